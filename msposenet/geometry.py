@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 ENLARGE = 1.25  # margin that HRNet gives every box
+_REFERENCE_UNIT = np.float32(200)  # px; the reference programs keep a person's size in float32 multiples of it
 
 
 class Convention(str, Enum):
@@ -42,13 +43,19 @@ def clip_boxes(boxes: np.ndarray, image_wh: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def boxes_to_crops(boxes: np.ndarray, input_wh, enlarge: float = ENLARGE) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 4) x, y, w, h -> centres (N, 2) and sizes (N, 2) in image px.
+    """Boxes (N, 4) x, y, w, h -> centres (N, 2) and sizes (N, 2) in image px, float32.
 
     The short side grows to the input's aspect, then both by `enlarge`. The reference's `scale` is size / 200.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     center = boxes[:, :2] + 0.5 * boxes[:, 2:]
-    return center, fix_aspect(boxes[:, 2:], input_wh) * enlarge
+    return center.astype(np.float32), resize(fix_aspect(boxes[:, 2:], input_wh), enlarge)
+
+
+def resize(size: np.ndarray, factor: float) -> np.ndarray:
+    """Sizes (..., 2) times `factor`, rounded as the reference programs round: their crops differ by a grey level here
+    and there from those of the exact product."""
+    return (np.asarray(size) / _REFERENCE_UNIT).astype(np.float32) * np.float32(factor) * _REFERENCE_UNIT
 
 
 def fix_aspect(size: np.ndarray, input_wh) -> np.ndarray:
@@ -109,6 +116,14 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def warp(image: np.ndarray, matrix: np.ndarray, output_wh) -> np.ndarray:
     """The crop (h, w, 3) that `matrix` (image -> crop) cuts from `image`: bilinear, black outside."""
     return cv2.warpAffine(image, matrix, (int(output_wh[0]), int(output_wh[1])), flags=cv2.INTER_LINEAR)
+
+
+def cut_crops(image: np.ndarray, centers, sizes, output_wh, convention: Convention) -> np.ndarray:
+    """Upright crops (N, h, w, 3) of one picture (H, W, 3) at `centers` with `sizes` (N, 2), in image px."""
+    crops = np.zeros((len(centers), int(output_wh[1]), int(output_wh[0]), 3), np.uint8)
+    for crop, center, size in zip(crops, centers, sizes):
+        crop[:] = warp(image, crop_matrix(center, size, 0.0, output_wh, convention), output_wh)
+    return crops
 
 
 def crop_to_heatmap(xy_crop: np.ndarray, input_wh, heatmap_wh, convention: Convention) -> np.ndarray:

@@ -86,7 +86,9 @@ class Skeleton:
         try:
             return self.joints.index(joint)
         except ValueError:
-            raise ConfigError(f"skeleton {self.name!r} has no joint {joint!r}; it has {', '.join(self.joints)}") from None
+            raise ConfigError(
+                f"skeleton {self.name!r} has no joint {joint!r}; it has {', '.join(self.joints)}"
+            ) from None
 
     @cached_property
     def flip_index(self) -> np.ndarray:
@@ -144,7 +146,7 @@ _FACE_LIMBS = (
     ("right_eye", "right_ear"), ("left_ear", "left_shoulder"), ("right_ear", "right_shoulder"),
 )  # fmt: skip
 
-_COCO_JOINTS = ("nose",) + _sides("eye", "ear", *_LIMB_PARTS)
+_COCO_JOINTS = ("nose", *_sides("eye", "ear", *_LIMB_PARTS))
 COCO_17 = Skeleton(
     name="coco17",
     joints=_COCO_JOINTS,
@@ -154,19 +156,19 @@ COCO_17 = Skeleton(
     upper=_COCO_JOINTS[:11],
 )
 
-_UNION_JOINTS = _COCO_JOINTS + ("head_top", "neck", "pelvis", "thorax")
+_UNION_JOINTS = (*_COCO_JOINTS, "head_top", "neck", "pelvis", "thorax")
 UNION_21 = Skeleton(
     name="union21",
     joints=_UNION_JOINTS,
     flip_pairs=COCO_17.flip_pairs,
     sigmas=_coco_sigmas(_UNION_JOINTS),
-    limbs=COCO_17.limbs + (("head_top", "neck"), ("neck", "thorax"), ("thorax", "pelvis")),
-    upper=_COCO_JOINTS[:11] + ("head_top", "neck", "thorax"),
+    limbs=(*COCO_17.limbs, ("head_top", "neck"), ("neck", "thorax"), ("thorax", "pelvis")),
+    upper=(*_COCO_JOINTS[:11], "head_top", "neck", "thorax"),
 )
 
 _LEGS = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle")
 _ARMS = ("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist")
-_MPII_JOINTS = _LEGS + ("pelvis", "thorax", "neck", "head_top") + _ARMS
+_MPII_JOINTS = (*_LEGS, "pelvis", "thorax", "neck", "head_top", *_ARMS)
 MPII_16 = Skeleton(
     name="mpii16",
     joints=_MPII_JOINTS,
@@ -204,23 +206,23 @@ AIC_14 = Skeleton(
     upper=_AIC_JOINTS[:6] + _AIC_JOINTS[12:],
 )  # fmt: skip
 
-_CROWDPOSE_JOINTS = _sides(*_LIMB_PARTS) + ("head_top", "neck")
+_CROWDPOSE_JOINTS = (*_sides(*_LIMB_PARTS), "head_top", "neck")
 CROWDPOSE_14 = Skeleton(
     name="crowdpose14",
     joints=_CROWDPOSE_JOINTS,
     flip_pairs=_pairs(*_LIMB_PARTS),
     sigmas=_coco_sigmas(_CROWDPOSE_JOINTS),
-    limbs=_BODY_LIMBS + (("head_top", "neck"), ("right_shoulder", "neck"), ("left_shoulder", "neck")),
+    limbs=(*_BODY_LIMBS, ("head_top", "neck"), ("right_shoulder", "neck"), ("left_shoulder", "neck")),
     upper=_CROWDPOSE_JOINTS[:6] + _CROWDPOSE_JOINTS[12:],
 )
 
-_POSETRACK18_JOINTS = ("nose", "neck", "head_top") + _sides("ear", *_LIMB_PARTS)
+_POSETRACK18_JOINTS = ("nose", "neck", "head_top", *_sides("ear", *_LIMB_PARTS))
 POSETRACK_17 = Skeleton(
     name="posetrack17",  # PoseTrack18's 17 entries; its ears are never labelled, its neck is "head_bottom"
     joints=_POSETRACK18_JOINTS,
     flip_pairs=_pairs("ear", *_LIMB_PARTS),
     sigmas=_coco_sigmas(_POSETRACK18_JOINTS),
-    limbs=_BODY_LIMBS + (("nose", "neck"), ("nose", "head_top"), ("neck", "left_shoulder"), ("neck", "right_shoulder")),
+    limbs=(*_BODY_LIMBS, ("nose", "neck"), ("nose", "head_top"), ("neck", "left_shoulder"), ("neck", "right_shoulder")),
     upper=_POSETRACK18_JOINTS[:11],
 )
 

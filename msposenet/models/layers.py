@@ -12,9 +12,7 @@ HybridBlock = mx.gluon.HybridBlock
 
 def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2D:
     """A convolution that keeps the size (up to its stride)."""
-    return nn.Conv2D(
-        channels_out, kernel, strides=stride, padding=kernel // 2, in_channels=channels_in, use_bias=bias
-    )
+    return nn.Conv2D(channels_out, kernel, strides=stride, padding=kernel // 2, in_channels=channels_in, use_bias=bias)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm:
@@ -29,7 +27,9 @@ def sequential(*blocks: HybridBlock) -> nn.HybridSequential:
     return row
 
 
-def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.HybridSequential:
+def conv_bn(
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True
+) -> nn.HybridSequential:
     """Convolution (0), batch norm (1) and, if asked for, ReLU (2)."""
     tail = (nn.Activation("relu"),) if relu else ()
     return sequential(convolution(channels_in, channels_out, kernel, stride), batch_norm(channels_out), *tail)

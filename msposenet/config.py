@@ -1,0 +1,272 @@
+"""The configuration of a run: frozen, complete and validated; one YAML file an experiment.
+
+Unknown keys are refused with the nearest known one. Relative paths in a file are taken from the folder the program is
+started in. `Config.save` writes the complete configuration, so a run directory says everything about its run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from msposenet.errors import ConfigError
+from msposenet.skeletons import SKELETONS, Skeleton, get_skeleton
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SkeletonConfig(Section):
+    """A keypoint set of one's own, where no built-in one and not the annotation file's is wanted."""
+
+    name: str = "custom"
+    joints: tuple[str, ...]
+    flip_pairs: tuple[tuple[str, str], ...] = ()
+    sigmas: Optional[tuple[Positive, ...]] = None  # OKS sigmas; 0.05 for every joint when left out
+    limbs: tuple[tuple[str, str], ...] = ()
+    upper: tuple[str, ...] = ()  # joints of the upper body; half-body crops need them
+
+    def build(self) -> Skeleton:
+        sigmas = self.sigmas or (0.05,) * len(self.joints)
+        return Skeleton(self.name, self.joints, self.flip_pairs, sigmas, self.limbs, self.upper)
+
+
+class Source(Section):
+    """One annotated set."""
+
+    format: Literal["coco"] = "coco"
+    annotations: Path
+    images: Path  # folder that the annotations' file names are relative to
+
+
+class DataConfig(Section):
+    """What is trained and validated on, and how it is read."""
+
+    train: Optional[Source] = None
+    val: Optional[Source] = None
+    skeleton: Union[str, SkeletonConfig] = "auto"  # auto: the joints the training file names
+    input: tuple[Count, Count] = (256, 192)  # height, width of the crop in px, multiples of 32
+    workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that make samples; 0: the training process itself
+    worker_timeout: Positive = 120.0  # seconds without a batch after which a worker counts as hung
+    max_bad_fraction: Share = (
+        0.001  # of a set that may be skipped as damaged (never more than 100 items at the default)
+    )
+    enlarge: Positive = 1.25  # margin given to every box
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.input[0] % 32 or self.input[1] % 32:
+            raise ValueError(f"input must be multiples of 32, found {list(self.input)}")
+        if isinstance(self.skeleton, str) and self.skeleton not in ("auto", *SKELETONS):
+            raise ValueError(f"unknown skeleton {self.skeleton!r}; known: auto, {', '.join(SKELETONS)}")
+        return self
+
+    @property
+    def input_wh(self) -> tuple[int, int]:
+        return (self.input[1], self.input[0])
+
+
+class AugmentationConfig(Section):
+    """Random changes of a training crop (HRNet's program, in its order: half body, scale, rotation, flip)."""
+
+    half_body: Share = 0.3  # probability, for persons with more than `half_body_joints` labelled joints
+    half_body_joints: Annotated[int, Field(ge=0)] = 8
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.35  # size x clip(1 + scale N(0, 1), 1 - scale, 1 + scale)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 45.0  # degrees: clip(rotation N(0, 1), +-2 rotation)
+    rotation_probability: Share = 0.6
+    flip: Share = 0.5  # probability
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: str = "mshrnet_w48x2"
+    head: Optional[Literal["heatmap", "offset"]] = None  # the model's own when left out
+    options: dict[str, Any] = {}  # construction options of HRNetSpec: entry, repeat_stage2, aggregate, ...
+    initialisation: Literal["he", "normal"] = "he"
+
+
+class CodecConfig(Section):
+    """How joints become maps and maps joints."""
+
+    convention: Literal["unbiased", "standard"] = "unbiased"
+    sigma: Optional[Positive] = None  # of the Gaussian in heatmap px; 2 for a map 64 px high, in proportion
+    centre: Optional[Literal["rounded", "unrounded", "dark"]] = None  # unrounded when unbiased, rounded when standard
+    radius_factor: Positive = 0.0546875  # radius of the class disk / map height
+    decoder: Optional[Literal["quarter", "dark", "udp", "argmax", "peak", "vote"]] = None
+    kernel: Optional[Count] = None  # of the decoder's blur in heatmap px, odd
+
+
+class LossConfig(Section):
+    """Losses of a stage and the weights of stages and joints."""
+
+    heatmap: Literal["mse", "ohkm"] = "mse"
+    ohkm_top: Count = 8
+    offset: Literal["mse", "smooth_l1"] = "mse"
+    offset_weight: Positive = 1.0
+    stage_weights: Optional[tuple[Annotated[float, Field(ge=0)], ...]] = None  # 1 for every stage when left out
+    joint_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by joint name; 1 when left out
+
+
+class TrainConfig(Section):
+    """Optimiser, schedule and bookkeeping of the loop."""
+
+    epochs: Count = 150
+    batch_size: Count = 32  # global: over all devices and ranks
+    base_lr: Positive = 1e-3  # for the global batch
+    lr_drops: tuple[Count, ...] = (110, 140)  # epochs (counted from 1) after which the rate is multiplied by lr_factor
+    lr_factor: Positive = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # linear, from lr / warmup_steps
+    clip_norm: Optional[Positive] = None  # largest norm of the gradient over all parameters
+    amp: bool = False  # float16 with dynamic loss scaling; needs a GPU
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    devices: tuple[str, ...] = ("auto",)  # auto: all GPUs, else the CPU; or cpu, gpu:0, gpu:1; cpu:0 cpu:1 for trials
+    log_every: Count = 50  # steps
+    validate_every: Annotated[int, Field(ge=0)] = 1  # epochs; 0: only after the last
+    checkpoint_steps: Optional[Count] = None  # steps between checkpoints; once an epoch when left out
+    keep: Count = 3  # checkpoints, besides the best
+
+
+class TestConfig(Section):
+    """How persons are found and scored (HRNet's protocol)."""
+
+    __test__ = False  # not a pytest class
+
+    boxes: str = "gt"  # gt, or a detection file in COCO's result form
+    min_box_score: float = 0.0
+    flip: bool = True
+    shift: Optional[bool] = None  # one-pixel shift of the mirrored map; on for heatmaps in the standard convention
+    joint_score: Share = 0.2  # joints below do not enter a person's score
+    oks_nms: Share = 0.9  # persons more alike than this are merged; 1 keeps all
+    batch_size: Count = 32
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    model: ModelConfig = ModelConfig()
+    codec: CodecConfig = CodecConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    test: TestConfig = TestConfig()
+
+    def dump(self) -> str:
+        """The complete configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def fixed_skeleton(self) -> Skeleton | None:
+        """The skeleton that the configuration names; None where the data file names it."""
+        if isinstance(self.data.skeleton, SkeletonConfig):
+            return self.data.skeleton.build()
+        return None if self.data.skeleton == "auto" else get_skeleton(self.data.skeleton)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in the YAML file `path`, changed by `overrides` like "train.base_lr=1e-4".
+
+    Raises ConfigError naming file, key and value for anything that does not fit.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration ({error}); name a YAML file") from None
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds a {type(content).__name__}, not sections such as data: and train:")
+    for override in overrides:
+        content = _override(content, override)
+    return build_config(content, str(path))
+
+
+def build_config(content: Mapping[str, Any], source: str) -> Config:
+    """A configuration from nested mappings; `source` names them in errors."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_explain(error))) from None
+    except RecursionError:
+        raise ConfigError(f"{source}: sections refer to themselves; write each value out") from None
+
+
+def _override(content: dict, text: str) -> dict:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text}: write section.key=value, for example train.base_lr=1e-4")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"--set {text}: the value is not YAML") from None
+    if isinstance(parsed, str):
+        parsed = _number(parsed)
+    content = dict(content)
+    section = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = section.get(parent)
+        if child is not None and not isinstance(child, dict):
+            raise ConfigError(f"--set {text}: {parent} is a value, not a section")
+        section[parent] = dict(child or {})
+        section = section[parent]
+    section[last] = parsed
+    return content
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"]) or "configuration"
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            yield f"unknown key {place!r}; {hint}"
+        else:
+            message = item["msg"].replace("Value error, ", "")
+            found = "" if item["type"] == "value_error" else f", found {str(item.get('input'))[:80]!r}"
+            yield f"{place}: {message}{found}"
+
+
+def _known_keys(location: tuple) -> list[str]:
+    model: Any = Config
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            continue  # pydantic adds the name of a union's branch to the location
+        model = _section_of(fields[part].annotation) or model
+    return list(getattr(model, "model_fields", {}))
+
+
+def _section_of(annotation: Any) -> Any:
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    found = [_section_of(argument) for argument in get_args(annotation)]
+    return next((section for section in found if section is not None), None)
+
+
+__all__ = ["Config", "SkeletonConfig", "Source", "build_config", "load_config"]

@@ -1,0 +1,1 @@
+"""Records, merging, augmentation, loading, packing and synthetic people."""

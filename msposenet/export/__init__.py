@@ -1,0 +1,1 @@
+"""Deployable graphs, each with its parity check."""

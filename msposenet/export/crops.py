@@ -1,0 +1,47 @@
+"""Crops on which an exported graph is compared with its network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msposenet import geometry
+from msposenet.config import Config
+from msposenet.data.formats import READERS
+from msposenet.data.images import read_image
+from msposenet.data.synthetic import render_scene
+from msposenet.errors import DataError, ImageError
+from msposenet.geometry import Convention
+from msposenet.skeletons import Skeleton
+
+COUNT = 8
+_SEED = 20_000
+
+
+def parity_crops(config: Config, skeleton: Skeleton) -> tuple[np.ndarray, str]:
+    """Up to 8 crops (N, h, w, 3) uint8 of validation persons, and what they are; of synthetic people without data."""
+    for source in (config.data.val, config.data.train):
+        if source is None or not source.annotations.is_file():
+            continue
+        try:
+            records, _ = READERS[source.format](source.annotations, source.images, skeleton)
+            crops = _from_records(records, config)
+        except (DataError, ImageError):
+            continue  # the check needs pictures of people; whose they are does not matter
+        if len(crops):
+            return crops, f"{len(crops)} crops of {source.annotations}"
+    scenes = [render_scene(_SEED, index) for index in range(COUNT)]
+    crops = np.concatenate([_cut(scene.image, scene.boxes[:1], config) for scene in scenes])
+    return crops, f"{len(crops)} crops of synthetic people (the configuration's pictures are not here)"
+
+
+def _from_records(records, config: Config) -> np.ndarray:
+    parts = [
+        _cut(read_image(records.path(i)), records.boxes[i : i + 1], config) for i in range(min(COUNT, len(records)))
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, *config.data.input, 3), np.uint8)
+
+
+def _cut(image: np.ndarray, boxes: np.ndarray, config: Config) -> np.ndarray:
+    input_wh = config.data.input_wh
+    centers, sizes = geometry.boxes_to_crops(boxes, input_wh, config.data.enlarge)
+    return geometry.cut_crops(image, centers, sizes, input_wh, Convention(config.codec.convention))

@@ -1,0 +1,1 @@
+"""From pictures and boxes to people: crops, flip test, decoding, scoring, drawing."""

@@ -1,0 +1,63 @@
+"""Top-down estimation: crops of people through the network, mirrored pass, decoding, back to the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msposenet import geometry
+from msposenet.codecs import Codec
+from msposenet.models.graphs import MapGraph
+from msposenet.runtime import mx
+from msposenet.skeletons import Skeleton
+
+
+class TopDown:
+    """A network with everything between a box and its keypoints.
+
+    net: gives a tuple of outputs, the last is decoded. flip: average with the mirrored pass; shift: move the mirrored
+    map by one pixel (HRNet's published numbers). batch_size: crops a pass; fewer are filled up with black, so that the
+    network sees one shape only.
+    """
+
+    def __init__(
+        self,
+        net,
+        codec: Codec,
+        skeleton: Skeleton,
+        context: mx.Context | None = None,
+        flip: bool = True,
+        shift: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        self.codec = codec
+        self.skeleton = skeleton
+        self.input_wh = codec.input_wh
+        self.batch_size = batch_size
+        self._context = context or mx.cpu()
+        self._graph = MapGraph(net, codec, skeleton.flip_index, flip, shift)
+        self._graph.hybridize(static_alloc=True, static_shape=True)
+
+    def crops(self, image: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Picture (H, W, 3), centres and sizes (N, 2) in image px -> crops (N, h, w, 3) uint8."""
+        return geometry.cut_crops(image, centers, sizes, self.codec.input_wh, self.codec.convention)
+
+    def maps(self, crops: np.ndarray) -> np.ndarray:
+        """Crops (N, h, w, 3) uint8 -> maps (N, C, h/4, w/4) that are decoded."""
+        parts = []
+        for start in range(0, len(crops), self.batch_size):
+            part = crops[start : start + self.batch_size]
+            missing = self.batch_size - len(part)
+            if missing:
+                part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+            parts.append(
+                self._graph(mx.nd.array(part, ctx=self._context, dtype="uint8")).asnumpy()[: len(crops) - start]
+            )
+        width, height = self.codec.heatmap_wh
+        empty = (0, self.skeleton.num_joints * self.codec.maps_per_joint, height, width)
+        return np.concatenate(parts) if parts else np.zeros(empty, np.float32)
+
+    def keypoints(self, crops: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Keypoints (N, K, 3), x, y in image px and score, of crops cut at `centers`, `sizes` (N, 2) in image px."""
+        xy_heatmap, scores = self.codec.decode(self.maps(crops))
+        xy = geometry.heatmap_to_image(xy_heatmap, centers, sizes, self.codec.heatmap_wh, self.codec.convention)
+        return np.concatenate([xy, scores[..., None]], axis=2).astype(np.float32)

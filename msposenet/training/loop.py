@@ -1,0 +1,295 @@
+"""Training from a configuration to checkpoints: the loop, and what stands around it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msposenet.config import Config, Source
+from msposenet.data.formats import READERS
+from msposenet.data.loader import TrainingLoader
+from msposenet.data.records import Records
+from msposenet.data.samples import TrainingSamples
+from msposenet.devices import contexts
+from msposenet.errors import ConfigError, DataError, Terminated
+from msposenet.evaluation.results import write_results
+from msposenet.inference.drawing import prediction_grid
+from msposenet.inference.topdown import TopDown
+from msposenet.inference.validate import score
+from msposenet.models.build import build_codec, build_network, sanity_check, shifts
+from msposenet.models.initialise import initialise
+from msposenet.progress import Reporter
+from msposenet.runtime import mx
+from msposenet.training.checkpoint import load_checkpoint, save_checkpoint
+from msposenet.training.graph import TrainingGraph, loss_names
+from msposenet.training.run import CHECKPOINTS, RESULTS, open_run, with_skeleton
+from msposenet.training.runlog import RunLog
+from msposenet.training.schedule import learning_rate
+from msposenet.training.step import Stepper
+from msposenet.weights import get_arrays, set_arrays
+from msposenet.weights.files import load_weights
+
+_ADAM_ARRAYS = 3  # weight, mean, variance
+_GRID = 4  # crops in the TensorBoard picture
+
+
+@dataclass
+class Progress:
+    """How far a run is: what state.json says."""
+
+    step: int = 0
+    best_ap: float = -1.0
+    best_step: int = -1
+
+
+def train(
+    config: Config,
+    folder: Path,
+    resume: bool = False,
+    init_from: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Train as `config` says in the run directory `folder`; returns `folder`.
+
+    `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped. `init_from` fills the
+    network from a weight file, a checkpoint or a run first; a head for other joints starts anew. Raises children of
+    PoseError: bad data and configuration before anything is computed, DivergedError, StorageError, LoaderError, and
+    Terminated after a SIGTERM was answered with a checkpoint.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    if resume and init_from:
+        raise ConfigError("--resume and --init-from exclude each other: a resumed run has its weights")
+    records = _read(config, config.data.train, "data.train", reporter)
+    config = with_skeleton(config, records.skeleton)
+    sanity_check(config, records.skeleton)
+    validation = _read(config, config.data.val, "data.val", reporter) if config.data.val else None
+    devices = contexts(config.train.devices)
+    if config.train.amp:
+        _start_amp(devices)
+    net = build_network(config, records.skeleton)
+    net.cast("float32")
+    initialise(net, config.model.initialisation, config.train.seed, devices)
+    size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
+    needed = (config.train.keep + 2) * _ADAM_ARRAYS * size
+    differences = open_run(folder, config, resume, needed)
+    samples = TrainingSamples(
+        records,
+        config.data.input_wh,
+        build_codec(config).convention,
+        config.augmentation,
+        config.train.seed,
+        config.data.enlarge,
+    )
+    loader = TrainingLoader(
+        samples,
+        config.train.batch_size,
+        config.data.workers,
+        timeout=config.data.worker_timeout,
+        max_bad_fraction=config.data.max_bad_fraction,
+    )
+    with loader, _sigterm() as terminated:
+        run = _Run(config, folder, net, records, validation, loader, devices, reporter, terminated)
+        if resume:
+            run.resume(differences)
+        elif init_from:
+            run.log.line(load_weights(net, init_from, drop_head=True).line())
+        run.go()
+    return folder
+
+
+def _read(config: Config, source: Source | None, key: str, reporter: Reporter) -> Records:
+    if source is None:
+        raise ConfigError(f"{key} is not set: name its format, annotations and images")
+    records, report = READERS[source.format](source.annotations, source.images, config.fixed_skeleton())
+    for line in report.lines():
+        reporter.say(line)
+    report.enforce(config.data.max_bad_fraction)
+    if len(records) == 0:
+        raise DataError(f"{source.annotations}: no usable person for {key}")
+    return records
+
+
+def _start_amp(devices: list[mx.Context]) -> None:
+    if any(device.device_type != "gpu" for device in devices):
+        raise ConfigError("train.amp: float16 needs GPUs, the devices are CPUs; set train.amp: false")
+    mx.contrib.amp.init()
+
+
+@contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that SIGTERM puts its number into; outside the main thread signals are not ours to take."""
+    received: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    except ValueError:
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Run:
+    """A run in progress."""
+
+    def __init__(self, config, folder, net, records, validation, loader, devices, reporter, terminated) -> None:
+        self.config, self.folder, self.net = config, folder, net
+        self.loader, self.validation, self.reporter, self.terminated = loader, validation, reporter, terminated
+        codec = build_codec(config)
+        outputs = net.spec.stages
+        graph = TrainingGraph(net, codec, config.loss, records.skeleton, outputs)
+        graph.hybridize(static_alloc=True, static_shape=True)
+        self.names = loss_names(codec, outputs)
+        used = _used_parameters(net)
+        self.stepper = Stepper(graph, used, devices, config.train.batch_size, config.train.clip_norm, config.train.amp)
+        self.engine = TopDown(
+            net, codec, records.skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size
+        )
+        self.done = Progress()
+        self.log = RunLog(folder, reporter.say)
+
+    def resume(self, differences: list[str]) -> None:
+        found = load_checkpoint(self.folder / CHECKPOINTS, "last", say=self.log.line)
+        set_arrays(self.net, found.params, str(found.path))
+        self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
+        self.done = Progress(found.step, found.state["best_ap"], found.state["best_step"])
+        self.log.close()
+        self.log = RunLog(self.folder, self.reporter.say, found.step)
+        self.log.line(f"resumed from {found.path.name}")
+        for line in differences:
+            self.log.line(f"changed on resuming: {line}")
+
+    def go(self) -> None:
+        config, steps = self.config.train, self.loader.steps
+        self.log.line(
+            f"{len(self.loader.samples)} persons, {config.epochs} epochs of {steps} steps of {config.batch_size}; "
+            f"steps {self.done.step} to {steps * config.epochs}"
+        )
+        try:
+            with self.reporter.task("training") as advance:
+                while self.done.step < steps * config.epochs:
+                    self._epoch(self.done.step // steps, advance)
+        finally:
+            self.log.close()
+
+    def _epoch(self, epoch: int, advance) -> None:
+        config, steps = self.config.train, self.loader.steps
+        window = _Window(self.names, config.batch_size)
+        self.loader.waited = 0.0
+        known_bad = len(self.loader.bad)
+        for batch in self.loader.batches(epoch, self.done.step % steps):
+            rate = learning_rate(self.done.step, steps, config)
+            # Nothing in the step draws random numbers; should a layer ever do, it still depends on the step alone.
+            mx.random.seed(config.seed + self.done.step)
+            window.add(self.stepper(batch, rate, self.done.step))
+            self.done.step += 1
+            advance(self.done.step, steps * config.epochs)
+            step_in_epoch = self.done.step - epoch * steps
+            if step_in_epoch % config.log_every == 0 or step_in_epoch == steps:
+                self._report(epoch, step_in_epoch, rate, window)
+            for path in list(self.loader.bad)[known_bad:]:
+                self.log.line(f"skipped: {self.loader.bad[path]}")
+            known_bad = len(self.loader.bad)
+            last = step_in_epoch == steps
+            if self.terminated:
+                self._save()
+                raise Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
+            if not last and config.checkpoint_steps and self.done.step % config.checkpoint_steps == 0:
+                self._save()
+        self._end_of_epoch(epoch)
+
+    def _end_of_epoch(self, epoch: int) -> None:
+        config = self.config.train
+        final = epoch + 1 == config.epochs
+        due = config.validate_every and (epoch + 1) % config.validate_every == 0
+        best = False
+        if self.validation is not None and (final or due):
+            ap = self._validate(epoch)
+            best = ap > self.done.best_ap
+            if best:
+                self.done.best_ap, self.done.best_step = ap, self.done.step
+        self._save(best)
+
+    def _report(self, epoch: int, step: int, rate: float, window: _Window) -> None:
+        waited, self.loader.waited = self.loader.waited, 0.0
+        terms, speed, share = window.take(waited)
+        parts = " ".join(f"{name}={value:.3e}" for name, value in terms.items())
+        self.log.line(
+            f"Epoch[{epoch + 1}] Batch [{step}] Speed: {speed:.2f} samples/sec loss={sum(terms.values()):.4e} "
+            f"{parts} lr={rate:g} data={share:.0%}"
+        )
+        self.log.figures(
+            self.done.step, loss=sum(terms.values()), lr=rate, samples_per_second=speed, data_share=share, **terms
+        )
+
+    def _validate(self, epoch: int) -> float:
+        source = self.config.data.val
+        scores, results = score(self.engine, self.validation, self.config, self.reporter)
+        write_results(self.folder / RESULTS / f"keypoints_{source.annotations.stem}.json", results)
+        self.log.line(
+            f"Epoch[{epoch + 1}] Validation AP={scores.AP:.4f} AP50={scores.AP50:.4f} AP75={scores.AP75:.4f} "
+            f"AR={scores.AR:.4f} boxes: {scores.boxes}"
+        )
+        self.log.figures(self.done.step, AP=scores.AP, AP50=scores.AP50, AP75=scores.AP75, AR=scores.AR)
+        with suppress(DataError):  # a damaged picture among the first four must not end a run
+            self.log.picture(self.done.step, "predictions", prediction_grid(self.engine, self.validation, _GRID))
+        return scores.AP
+
+    def _save(self, best: bool = False) -> None:
+        save_checkpoint(
+            self.folder / CHECKPOINTS,
+            self.done.step,
+            params=get_arrays(self.net),
+            optimizer=self.stepper.optimizer.arrays(),
+            state={
+                "step": self.done.step,
+                "updates": self.stepper.optimizer.updates,
+                "best_ap": self.done.best_ap,
+                "best_step": self.done.best_step,
+            },
+            keep=self.config.train.keep,
+            best=best,
+        )
+
+
+class _Window:
+    """Loss terms and time since the last line of the log."""
+
+    def __init__(self, names: list[str], batch_size: int) -> None:
+        self._names, self._batch_size = names, batch_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._terms: list[np.ndarray] = []
+        self._start = time.perf_counter()
+
+    def add(self, terms: np.ndarray) -> None:
+        self._terms.append(terms)
+
+    def take(self, waited: float) -> tuple[dict[str, float], float, float]:
+        """Mean terms by name, samples a second, share of the time spent waiting for data."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        mean = dict(zip(self._names, np.mean(self._terms, axis=0).tolist()))
+        speed = len(self._terms) * self._batch_size / seconds
+        self._clear()
+        return mean, speed, min(1.0, waited / seconds)
+
+
+def _used_parameters(net) -> dict[str, mx.gluon.Parameter]:
+    """The network's parameters that reach an output, by structural name: only they get a gradient."""
+    reached = set(mx.sym.Group(list(net(mx.sym.var("data")))).list_inputs())
+    return {name: p for name, p in net._collect_params_with_prefix().items() if p.name in reached}
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,40 @@
+"""Weights from a `.params` file, a checkpoint folder or a run directory into a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from msposenet.errors import CheckpointError
+from msposenet.weights.arrays import Filled, set_arrays
+from msposenet.weights.params_file import read_params
+
+_MODEL = "model.params"
+
+
+def find_weights(path: Path) -> Path:
+    """The `.params` file meant by `path`: itself, a checkpoint's, or the best (else the last) of a run."""
+    if path.is_file():
+        return path
+    candidates = [path / _MODEL]
+    for root in (path / "checkpoints", path):
+        for pointer in ("BEST", "LAST"):
+            if (root / pointer).is_file():
+                candidates.append(root / os.path.basename((root / pointer).read_text().strip()) / _MODEL)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"{path}: holds no weights; name a .params file, a checkpoint or a run directory")
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by parameter name of `find_weights(path)`; `arg:` and `aux:` prefixes of exported files are taken off."""
+    arrays = read_params(find_weights(path))
+    return {name.split(":", 1)[-1]: array for name, array in arrays.items()}
+
+
+def load_weights(net, path: Path, drop_head: bool = False) -> Filled:
+    """Fill `net` from `path`; raises CheckpointError when the file is damaged or another model's."""
+    return set_arrays(net, read_weights(path), str(find_weights(path)), drop_head)
