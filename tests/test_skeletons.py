@@ -55,7 +55,27 @@ def test_the_union_begins_with_coco():
 
 
 def test_coco_limbs_are_the_published_ones():
-    published = "15-13 13-11 16-14 14-12 11-12 5-11 6-12 5-6 5-7 6-8 7-9 8-10 1-2 0-1 0-2 1-3 2-4 3-5 4-6".split()
+    published = [
+        "15-13",
+        "13-11",
+        "16-14",
+        "14-12",
+        "11-12",
+        "5-11",
+        "6-12",
+        "5-6",
+        "5-7",
+        "6-8",
+        "7-9",
+        "8-10",
+        "1-2",
+        "0-1",
+        "0-2",
+        "1-3",
+        "2-4",
+        "3-5",
+        "4-6",
+    ]
     assert [f"{a}-{b}" for a, b in COCO_17.limb_index] == published
 
 

@@ -30,7 +30,7 @@ def demo(
     from msposenet.export.symbol import export_symbol
     from msposenet.inference.output import write_prediction
     from msposenet.inference.predictor import Predictor
-    from msposenet.inference.source import find_config, load_network, load_topdown, skeleton_of
+    from msposenet.inference.source import load_network, load_topdown, skeleton_of
     from msposenet.inference.validate import score_source
     from msposenet.models.build import build_codec
     from msposenet.progress import Reporter
@@ -71,7 +71,8 @@ def demo(
     if as_json:
         print_json({"seconds": seconds, "out": str(out), **scores.as_dict()})
         return
-    typer.echo(f"AP {scores.AP:.3f} on {scores.people} held-out people, boxes: {scores.boxes}; {seconds / 60:.1f} minutes")
+    typer.echo(f"AP {scores.AP:.3f} on {scores.people} held-out people, boxes: {scores.boxes}")
+    typer.echo(f"{seconds / 60:.1f} minutes; written:")
     typer.echo(f"  pictures and annotations   {out / 'data'}")
     typer.echo(f"  log, figures, checkpoints  {run}")
     typer.echo(f"  a prediction to look at    {written[0]}")

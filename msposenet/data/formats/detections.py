@@ -113,7 +113,7 @@ def detection_records(detections: Detections, images: Records) -> Records:
         annotation_ids=np.arange(1, len(detections) + 1, dtype=np.int64),
         boxes=detections.boxes,
         keypoints=np.zeros((len(detections), images.skeleton.num_joints, 3), np.float32),
-        areas=detections.boxes[:, 2] * detections.boxes[:, 3],
+        areas=detections.boxes[:, 2:].prod(axis=1).astype(np.float32),
         box_scores=detections.scores,
     )
     records.check()
