@@ -1,4 +1,4 @@
-"""Human-pose estimation on MXNet/Gluon: HRNet, Multi-Stage HRNet, MSPN and HigherHRNet."""
+"""Human-pose estimation on MXNet/Gluon after the Multi-Stage HRNet report."""
 
 from __future__ import annotations
 

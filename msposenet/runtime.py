@@ -10,6 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +58,6 @@ def use_all_cores() -> None:
     Left alone, MXNet 1.9.1 takes half of the logical cores, which halves it on machines without hyper-threads.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(_physical_cores()))
-    # Spinning OpenMP threads starve the loader's workers, which share these cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _physical_cores() -> int:
@@ -74,4 +75,13 @@ preload_cuda(Path(sysconfig.get_path("purelib")))
 
 import mxnet as mx  # noqa: E402
 
-__all__ = ["mx"]
+__all__ = ["mx", "without_known_warnings"]
+
+
+@contextmanager
+def without_known_warnings() -> Iterator[None]:
+    """Keep quiet about two things that are meant: heads that a graph leaves out, and inputs of any type."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not used by any computation", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Cannot decide type", category=UserWarning)
+        yield

@@ -84,9 +84,10 @@ def test_a_lost_worker_names_what_it_was_making(how, message):
     start = time.monotonic()
     with TrainingLoader(dying, 4, workers=2, timeout=1.0) as loader:
         assert len(list(loader.batches(0))) == loader.steps
+        pids = [worker._process.pid for worker in loader._workers]
+        assert len(pids) == 2
         with pytest.raises(LoaderError) as caught:
             list(loader.batches(1))
-        pids = [worker._process.pid for worker in loader._workers]
     assert re.search(message, str(caught.value), re.DOTALL), caught.value
     assert caught.value.exit_code == 75
     assert time.monotonic() - start < 20

@@ -129,7 +129,7 @@ def test_forms_of_the_result(predictor, picture, tmp_path):
     people = predictor(picture, [[10, 10, 80, 120]])
     record = people.to_coco(image_id=7)[0]
     assert record["image_id"] == 7 and len(record["keypoints"]) == 51 and record["bbox"] == [10, 10, 80, 120]
-    drawn, data = write_prediction(tmp_path, picture, image, people, threshold=-1.0)
+    drawn, data = write_prediction(tmp_path, "found", image, people, threshold=-1.0)
     content = json.loads(data.read_text())
     assert content["width"] == image.shape[1] and set(content["people"][0]["keypoints"]) == set(COCO_17.joints)
     assert cv2.imread(str(drawn)).shape == image.shape

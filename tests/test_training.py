@@ -37,7 +37,7 @@ def signature(folder: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run that keeps every checkpoint."""
+    """An uninterrupted run of two epochs of three steps that keeps every checkpoint."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     return train(tiny_config(train={**EVERY_STEP, "keep": 100}), folder)
 
@@ -73,11 +73,11 @@ def test_tensorboard_reads_what_was_written(whole):
     assert "'AP'" in done.stdout and "'loss'" in done.stdout and "predictions" in done.stdout
 
 
-@pytest.mark.parametrize(("split", "workers"), [(1, 0), (2, 2), (3, 0), (4, 2), (5, 0), (6, 2), (7, 1)])
+@pytest.mark.parametrize(("split", "workers"), [(1, 0), (2, 2), (3, 0), (4, 2), (5, 1)])
 def test_a_run_split_anywhere_ends_bit_for_bit_the_same(whole, tmp_path, split, workers):
     """Killed after checkpoint `split`, gone on with another number of loader workers."""
     steps = checkpoint_steps(whole / "checkpoints")
-    assert len(steps) == 8 and steps[-1] == 8
+    assert steps == [1, 2, 3, 4, 5, 6]
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_bytes((whole / "config.yaml").read_bytes())
@@ -86,10 +86,7 @@ def test_a_run_split_anywhere_ends_bit_for_bit_the_same(whole, tmp_path, split, 
     os.symlink(whole / "checkpoints" / name, folder / "checkpoints" / name)
     (folder / "checkpoints" / "LAST").write_text(name + "\n")
     config = tiny_config(train={**EVERY_STEP, "keep": 100}, data={"workers": workers})
-    # The section replaces the helper's own, so its sources are given again.
-    sources = tiny_config().data
-    data = sources.model_copy(update={"workers": workers})
-    train(config.model_copy(update={"data": data}), folder, resume=True)
+    train(config, folder, resume=True)
     assert signature(folder) == signature(whole)
 
 
@@ -101,12 +98,12 @@ def test_a_killed_process_resumes_to_the_same_end(whole, tmp_path):
     command = [sys.executable, "-m", "msposenet", "train", str(config), "--run", str(folder)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
-    while not (folder / "checkpoints" / "step_00000003" / "MANIFEST.json").exists():
+    while not (folder / "checkpoints" / "step_00000002" / "MANIFEST.json").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert final(folder).step < 8
+    assert final(folder).step < 6
     assert subprocess.run([*command, "--resume", "--quiet"]).returncode == 0
     assert signature(folder) == signature(whole)
 
@@ -135,7 +132,7 @@ def test_two_devices_give_what_one_gives(tmp_path):
     for name, devices in (("one", ["cpu"]), ("two", ["cpu:0", "cpu:1"])):
         config = tiny_config(train={**settings, "devices": devices, "clip_norm": 0.5})
         ends.append(final(train(config, tmp_path / name)))
-    assert ends[0].step == ends[1].step == 4
+    assert ends[0].step == ends[1].step == 3
     # Batch norm sees half batches on two devices, so the ends are near, not equal.
     for name, array in ends[0].params.items():
         assert np.isfinite(ends[1].params[name]).all()
@@ -169,8 +166,8 @@ def test_gradients_of_two_devices_average_exactly():
             ends.append(net.layer.weight.list_data()[0].asnumpy())
             for copy in net.layer.weight.list_data():
                 np.testing.assert_array_equal(copy.asnumpy(), ends[-1])
-    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
-    np.testing.assert_allclose(ends[2], ends[3], rtol=1e-6)
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ends[2], ends[3], rtol=1e-5, atol=1e-7)
 
 
 def test_divergence_stops_at_its_step_and_leaves_the_checkpoint(tmp_path):
@@ -178,7 +175,7 @@ def test_divergence_stops_at_its_step_and_leaves_the_checkpoint(tmp_path):
     with pytest.raises(DivergedError) as caught:
         train(config, tmp_path / "run")
     message = str(caught.value)
-    assert re.search(r"at step \d+ with learning rate 1e\+25: .*samples \d+", message)
+    assert re.search(r"at step \d+ with learning rate 1e\+25: .*image ids \d+", message)
     assert caught.value.exit_code == 3
     step = int(re.search(r"at step (\d+)", message)[1])
     kept = checkpoint_steps(tmp_path / "run" / "checkpoints")
@@ -197,9 +194,9 @@ def test_a_nan_in_the_batch_stops_before_the_weights_move(tmp_path, monkeypatch)
         return crop, joints * np.nan if epoch == 1 else joints, np.ones_like(labelled)
 
     monkeypatch.setattr(TrainingSamples, "make", poisoned)
-    with pytest.raises(DivergedError, match="at step 4 "):
+    with pytest.raises(DivergedError, match="at step 3 "):
         train(tiny_config(train=EVERY_STEP), tmp_path / "run")
-    assert final(tmp_path / "run").step == 4
+    assert final(tmp_path / "run").step == 3
 
 
 def test_a_run_directory_is_not_overwritten(whole, tmp_path):
@@ -217,16 +214,26 @@ def test_a_resumed_run_is_the_same_experiment(whole):
         train(tiny_config(train={**EVERY_STEP, "keep": 100, "batch_size": 4}), whole, resume=True)
 
 
+def test_figures_stay_monotonic_and_are_not_lost_on_resuming(tmp_path):
+    folder = train(tiny_config(train={**EVERY_STEP, "epochs": 1, "log_every": 1}), tmp_path / "run")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')  # what a killed run wrote after its checkpoint
+    train(tiny_config(train={**EVERY_STEP, "log_every": 1}), folder, resume=True)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [line["step"] for line in lines if "lr" in line]
+    assert trained == list(range(1, 7))
+
+
 def test_damaged_checkpoints_are_passed_over(tmp_path):
     folder = train(tiny_config(train={**EVERY_STEP, "epochs": 1}), tmp_path / "run")
-    newest = folder / "checkpoints" / "step_00000004" / "model.params"
+    newest = folder / "checkpoints" / "step_00000003" / "model.params"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     train(tiny_config(train=EVERY_STEP), folder, resume=True)
     log = (folder / "log.txt").read_text()
-    assert "resumed from step_00000003" in log
-    assert final(folder).step == 8
+    assert "resumed from step_00000002" in log
+    assert final(folder).step == 6
 
 
 def test_storage_is_probed_before_training(tmp_path):

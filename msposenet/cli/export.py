@@ -15,6 +15,9 @@ def export(
     out: Path = typer.Option(Path("export"), help="Folder for deploy.json, symbols and params."),
     to: str = typer.Option("symbol", help="Format: symbol (MXNet symbol/params)."),
     weights: Optional[Path] = typer.Option(None, help=".params file, checkpoint or run; a run's own when left out."),
+    overrides: list[str] = typer.Option(
+        [], "--set", help="Change a value, for example codec.decoder=peak. Repeatable."
+    ),
     flip: bool = typer.Option(True, help="Build the mirrored pass into the graphs."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -28,7 +31,7 @@ def export(
 
     if to != "symbol":
         raise ConfigError(f"unknown format {to!r}; known: symbol")
-    config = find_config(model)
+    config = find_config(model, tuple(overrides))
     net = load_network(model, config, weights, mx.cpu())
     codec = build_codec(config)
     crops, origin = parity_crops(config, skeleton_of(config))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 import typer
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def predict(
@@ -34,6 +35,7 @@ def predict(
     predictor = Predictor(model, weights, device, flip)
     reporter = Reporter()
     failed: list[str] = []
+    stems = [path.stem for path in paths]
     with reporter.task("predicting") as advance:
         for done, path in enumerate(paths, start=1):
             try:
@@ -42,8 +44,9 @@ def predict(
                 failed.append(str(error))
                 reporter.say(f"skipped: {error}")
                 continue
-            people = predictor(image, boxes)
-            picture, data = write_prediction(out, path, image, people, threshold)
+            people = replace(predictor(image, boxes), name=str(path))
+            name = path.stem if stems.count(path.stem) == 1 else path.name
+            picture, data = write_prediction(out, name, image, people, threshold)
             reporter.say(f"{path}: {len(people)} people, best score {_best(people):.3f} -> {picture}, {data}")
             advance(done, len(paths))
     if failed:

@@ -121,7 +121,7 @@ class OffsetCodec:
     def decode_in_graph(self, F, maps, num_joints: int):
         """`decode` by `peak` in the graph -> (N, K, 3): x, y in heatmap px and score."""
         if self.decoder == "vote":
-            raise ConfigError("Hough voting has no graph form; export with codec.decoder: peak, or export heatmaps")
+            raise ConfigError("Hough voting has no graph form; export with codec.decoder=peak")
         width, height = self.heatmap_wh
         planes = F.reshape(maps, shape=(0, -4, num_joints, 3, 0, 0))
         classes, dx, dy = (F.squeeze(F.slice_axis(planes, axis=2, begin=i, end=i + 1), axis=2) for i in range(3))

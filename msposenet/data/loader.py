@@ -36,13 +36,14 @@ class Batch:
     """One rank's part of a global batch; the arrays are valid until the next batch is asked for.
 
     crops (B, h, w, 3) uint8 RGB; joints (B, K, 2) float32 in crop px; labelled (B, K) float32, 0 or 1;
-    indices (B,) int64 of the samples in the records.
+    indices (B,) int64 of the samples in the records; image_ids (B,) int64 of their pictures.
     """
 
     crops: np.ndarray
     joints: np.ndarray
     labelled: np.ndarray
     indices: np.ndarray
+    image_ids: np.ndarray
 
 
 class Slot(Batch):
@@ -54,6 +55,7 @@ class Slot(Batch):
             ((size, input_wh[1], input_wh[0], 3), np.uint8),
             ((size, joints, 2), np.float32),
             ((size, joints), np.float32),
+            ((size,), np.int64),
             ((size,), np.int64),
         ]
         arrays = []
@@ -146,9 +148,13 @@ class TrainingLoader:
                 yield self._slots[slot]
                 free.append(slot)
                 order_more()
+        except PoseError:
+            pending.clear()
+            self.close()  # one worker is lost and the others' orders will not be fetched
+            raise
         finally:
             for worker, _ in pending:  # an epoch left early: take what is still coming, so that the next starts clean
-                worker.discard(self.timeout)
+                worker.result(self.timeout)
 
     def _note(self, bad: list[BadItem]) -> None:
         for item in bad:
@@ -166,6 +172,7 @@ def _fill(samples: TrainingSamples, slot: Slot, epoch: int, indices: np.ndarray)
     for row, index in enumerate(indices):
         crop, joints, labelled, used, met = samples.make_or_substitute(epoch, int(index))
         slot.crops[row], slot.joints[row], slot.labelled[row], slot.indices[row] = crop, joints, labelled, used
+        slot.image_ids[row] = samples.records.image_ids[samples.records.image_index[used]]
         bad += met
     return bad
 
@@ -176,7 +183,7 @@ class _Worker:
     def __init__(self, samples: TrainingSamples, slots: list[Slot]) -> None:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, samples, slots), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, samples, slots, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()
         self._in_flight: deque[np.ndarray] = deque()
@@ -208,12 +215,6 @@ class _Worker:
         self._in_flight.popleft()
         return outcome
 
-    def discard(self, timeout: float) -> None:
-        try:
-            self.result(timeout)
-        except PoseError:
-            self.stop()
-
     def stop(self) -> None:
         self._pipe.close()
         self._process.kill()
@@ -232,12 +233,11 @@ class _Worker:
         )
 
 
-def _work(pipe: Connection, samples: TrainingSamples, slots: list[Slot]) -> None:
-    """A worker's life: batches on order until the pipe closes or the parent is gone."""
+def _work(pipe: Connection, samples: TrainingSamples, slots: list[Slot], parent: int) -> None:
+    """A worker's life: batches on order until the pipe closes or the process `parent` is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
-    parent = os.getppid()
     while True:
         # A sibling holds a copy of the pipe's other end, so its closing is not told; the parent's death is looked for.
         if not pipe.poll(_PARENT_CHECK):

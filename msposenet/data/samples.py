@@ -20,6 +20,21 @@ from msposenet.skeletons import Skeleton
 _MAX_SUBSTITUTES = 100
 
 
+def read_person_image(records: Records, index: int) -> np.ndarray:
+    """The picture (H, W, 3) RGB of instance `index`; ImageError also when it is not of the annotated size.
+
+    A resized or rotated copy would be trained on with every joint in the wrong place.
+    """
+    image = read_image(records.path(index))
+    width, height = records.image_sizes[records.image_index[index]]
+    if image.shape[:2] != (height, width):
+        raise ImageError(
+            f"{records.path(index)}: is {image.shape[1]} x {image.shape[0]} px, the annotations say {width} x "
+            f"{height}; use the pictures that were annotated"
+        )
+    return image
+
+
 def cut(
     image: np.ndarray, keypoints: np.ndarray, plan: CropPlan, skeleton: Skeleton, input_wh, convention: Convention
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,7 +87,7 @@ class TrainingSamples:
 
     def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Crop (h, w, 3) uint8, joints (K, 2) float32 in crop px, labelled (K,) float32. Raises ImageError."""
-        image = read_image(self.records.path(index))
+        image = read_person_image(self.records, index)
         keypoints = self.records.keypoints[index].astype(np.float64)
         plan = CropPlan(self.centers[index], self.sizes[index])
         if self.config is not None:

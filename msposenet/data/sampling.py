@@ -5,14 +5,19 @@ Neither the number of ranks, devices and loader workers nor where a run was resu
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from msposenet.errors import ConfigError
 
 
+@lru_cache(maxsize=4)  # asked for at every step of an epoch
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order (count,) in which an epoch visits the samples."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    """The order (count,) in which an epoch visits the samples; not to be written to."""
+    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -11,7 +11,7 @@ from msposenet import geometry
 from msposenet.config import SkeletonConfig
 from msposenet.errors import CheckpointError
 from msposenet.geometry import Convention
-from msposenet.runtime import mx
+from msposenet.runtime import mx, without_known_warnings
 from msposenet.weights.params_file import read_params
 
 DEPLOY = "deploy.json"
@@ -85,7 +85,8 @@ def load_graph(folder: Path, graph: Graph, context: mx.Context):
         raise CheckpointError(f"{symbol}: missing; export the model again")
     read_params(params)
     try:
-        return mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params), ctx=context)
+        with without_known_warnings():
+            return mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params), ctx=context)
     except (mx.MXNetError, ValueError, AssertionError, KeyError) as error:
         raise CheckpointError(f"{symbol}: not a graph that fits {params.name} ({str(error).splitlines()[0]})") from None
 

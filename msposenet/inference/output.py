@@ -13,11 +13,11 @@ from msposenet.storage import make_folder, write_bytes_atomic, write_json_atomic
 
 
 def write_prediction(
-    folder: Path, source: Path, image: np.ndarray, people: People, threshold: float = 0.2
+    folder: Path, name: str, image: np.ndarray, people: People, threshold: float = 0.2
 ) -> tuple[Path, Path]:
-    """Write NAME_pose.jpg and NAME.json for the picture `source` (pixels `image`) to `folder`; returns both paths."""
+    """Write NAME_pose.jpg and NAME.json for the picture `image` (H, W, 3) RGB to `folder`; returns both paths."""
     make_folder(folder)
-    picture, data = folder / f"{source.stem}_pose.jpg", folder / f"{source.stem}.json"
+    picture, data = folder / f"{name}_pose.jpg", folder / f"{name}.json"
     write_picture(picture, people.draw(image, threshold))
     write_json_atomic(data, people.to_json())
     return picture, data

@@ -41,6 +41,7 @@ class Predictor:
         device: str = "auto",
         flip: bool = True,
     ) -> None:
+        self._joint_score, self._oks_nms = _JOINT_SCORE, _OKS_NMS
         if isinstance(model, TopDown):
             self._engine = model
             self.enlarge = geometry.ENLARGE
@@ -50,13 +51,14 @@ class Predictor:
         else:
             self._engine, config = load_topdown(model, weights, contexts([device])[0], flip=flip, batch_size=_BATCH)
             self.enlarge = config.data.enlarge
+            self._joint_score, self._oks_nms = config.test.joint_score, config.test.oks_nms
         self.skeleton = self._engine.skeleton
 
     def __call__(self, image: Image, boxes: np.ndarray | Sequence | None = None, box_scores=None) -> People:
         """People in `image`, an array (H, W, 3) uint8 RGB or a path (EXIF orientation is honoured).
 
         boxes (P, 4) x, y, w, h in image px; without them the whole picture is one box. box_scores (P,) default to 1.
-        People more alike than OKS 0.9 are merged, best first. Raises ImageError and DataError.
+        People more alike than the run's test.oks_nms (OKS 0.9) are merged, best first. Raises ImageError and DataError.
         """
         name = "" if isinstance(image, np.ndarray) else str(image)
         pixels = _pixels(image)
@@ -66,9 +68,9 @@ class Predictor:
         _check_boxes(boxes, scores, name)
         centers, sizes = geometry.boxes_to_crops(boxes, self._engine.input_wh, self.enlarge)
         keypoints = self._engine.keypoints(self._engine.crops(pixels, centers, sizes), centers, sizes)
-        person_scores = rescore(scores, keypoints, _JOINT_SCORE)
+        person_scores = rescore(scores, keypoints, self._joint_score)
         areas = sizes.astype(np.float64).prod(axis=1)
-        kept = oks_nms(keypoints.astype(np.float64), person_scores, areas, _OKS_NMS, self.skeleton.sigma_array)
+        kept = oks_nms(keypoints.astype(np.float64), person_scores, areas, self._oks_nms, self.skeleton.sigma_array)
         return People(keypoints[kept], boxes[kept], person_scores[kept], self.skeleton, (width, height), name)
 
 

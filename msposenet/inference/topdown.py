@@ -7,7 +7,7 @@ import numpy as np
 from msposenet import geometry
 from msposenet.codecs import Codec
 from msposenet.models.graphs import MapGraph
-from msposenet.runtime import mx
+from msposenet.runtime import mx, without_known_warnings
 from msposenet.skeletons import Skeleton
 
 
@@ -49,9 +49,9 @@ class TopDown:
             missing = self.batch_size - len(part)
             if missing:
                 part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-            parts.append(
-                self._graph(mx.nd.array(part, ctx=self._context, dtype="uint8")).asnumpy()[: len(crops) - start]
-            )
+            with without_known_warnings():
+                maps = self._graph(mx.nd.array(part, ctx=self._context, dtype="uint8")).asnumpy()
+            parts.append(maps[: len(crops) - start])
         width, height = self.codec.heatmap_wh
         empty = (0, self.skeleton.num_joints * self.codec.maps_per_joint, height, width)
         return np.concatenate(parts) if parts else np.zeros(empty, np.float32)

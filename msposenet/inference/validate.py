@@ -13,8 +13,8 @@ from msposenet import geometry
 from msposenet.config import Config, TestConfig
 from msposenet.data.formats import READERS
 from msposenet.data.formats.detections import detection_records, read_detections
-from msposenet.data.images import read_image
 from msposenet.data.records import Records
+from msposenet.data.samples import read_person_image
 from msposenet.errors import DataError, ImageError
 from msposenet.evaluation.coco import Scores, evaluate_coco
 from msposenet.evaluation.ground_truth import read_ground_truth
@@ -112,7 +112,7 @@ def _pictures(engine: TopDown, records: Records, centers, sizes) -> Iterator[tup
 
     def work(rows: np.ndarray):
         try:
-            image = read_image(records.path(rows[0]))
+            image = read_person_image(records, rows[0])
         except ImageError as error:
             return error
         return engine.crops(image, centers[rows], sizes[rows])
@@ -130,17 +130,17 @@ def _pictures(engine: TopDown, records: Records, centers, sizes) -> Iterator[tup
 
 def score(
     engine: TopDown,
-    annotated: Records,
+    boxes: Boxes,
     config: Config,
     reporter: Reporter,
 ) -> tuple[Scores, list[dict]]:
-    """COCO scores of the network on data.val, read as `annotated`, with the boxes of test.boxes; and its result list.
+    """COCO scores of the network on data.val, its persons looked for in `boxes`; and its result list.
 
     Raises DataError when more than data.max_bad_fraction of the pictures cannot be read: their people would count as
     missed.
     """
     annotations = config.data.val.annotations
-    boxes = Boxes.choose(annotated, config.test, reporter.say)
+    skeleton = boxes.records.skeleton
     with reporter.task("estimating") as advance:
         estimates = estimate(engine, boxes.records, config.data.enlarge, advance)
     pictures = len(np.unique(boxes.records.image_index))
@@ -152,9 +152,9 @@ def score(
         )
     for reason in estimates.bad.values():
         reporter.say(f"skipped: {reason}")
-    category_id = read_ground_truth(annotations, annotated.skeleton).category_id
+    category_id = read_ground_truth(annotations, skeleton).category_id
     results = estimates.results(config.test, category_id)
-    return evaluate_coco(annotations, results, boxes=boxes.name, skeleton=annotated.skeleton), results
+    return evaluate_coco(annotations, results, boxes=boxes.name, skeleton=skeleton), results
 
 
 def score_source(engine: TopDown, config: Config, reporter: Reporter) -> tuple[Scores, list[dict]]:
@@ -164,4 +164,4 @@ def score_source(engine: TopDown, config: Config, reporter: Reporter) -> tuple[S
     for line in report.lines():
         reporter.say(line)
     report.enforce(config.data.max_bad_fraction)
-    return score(engine, annotated, config, reporter)
+    return score(engine, Boxes.choose(annotated, config.test, reporter.say), config, reporter)

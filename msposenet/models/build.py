@@ -74,7 +74,11 @@ def sanity_check(config: Config, skeleton: Skeleton) -> None:
         raise ConfigError("loss.heatmap: ohkm mines heatmaps; the offset head has none. Set model.head: heatmap")
     if config.loss.ohkm_top > skeleton.num_joints and config.loss.heatmap == "ohkm":
         raise ConfigError(f"loss.ohkm_top is {config.loss.ohkm_top}; the skeleton has {skeleton.num_joints} joints")
-    if config.augmentation.half_body > 0 and not skeleton.upper and skeleton.num_joints > 8:
+    if (
+        config.augmentation.half_body > 0
+        and not skeleton.upper
+        and skeleton.num_joints > config.augmentation.half_body_joints
+    ):
         halves = np.array(list(skeleton.joints))
         raise ConfigError(
             f"augmentation.half_body needs the skeleton's upper body: name its joints among {', '.join(halves)} under "

@@ -1,1 +1,1 @@
-"""Training: the loop, its schedule, checkpoints, many machines, the run log."""
+"""Training: the loop, its schedule, checkpoints, the run log."""

@@ -18,16 +18,16 @@ from msposenet.data.loader import TrainingLoader
 from msposenet.data.records import Records
 from msposenet.data.samples import TrainingSamples
 from msposenet.devices import contexts
-from msposenet.errors import ConfigError, DataError, Terminated
+from msposenet.errors import ConfigError, DataError, PoseError, Terminated
 from msposenet.evaluation.results import write_results
 from msposenet.inference.drawing import prediction_grid
 from msposenet.inference.topdown import TopDown
-from msposenet.inference.validate import score
+from msposenet.inference.validate import Boxes, score
 from msposenet.models.build import build_codec, build_network, sanity_check, shifts
 from msposenet.models.initialise import initialise
 from msposenet.progress import Reporter
 from msposenet.runtime import mx
-from msposenet.training.checkpoint import load_checkpoint, save_checkpoint
+from msposenet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from msposenet.training.graph import TrainingGraph, loss_names
 from msposenet.training.run import CHECKPOINTS, RESULTS, open_run, with_skeleton
 from msposenet.training.runlog import RunLog
@@ -42,11 +42,12 @@ _GRID = 4  # crops in the TensorBoard picture
 
 @dataclass
 class Progress:
-    """How far a run is: what state.json says."""
+    """How far a run is: what state.json says. `validated` is the step of the last validation."""
 
     step: int = 0
     best_ap: float = -1.0
     best_step: int = -1
+    validated: int = 0
 
 
 def train(
@@ -60,8 +61,8 @@ def train(
 
     `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped. `init_from` fills the
     network from a weight file, a checkpoint or a run first; a head for other joints starts anew. Raises children of
-    PoseError: bad data and configuration before anything is computed, DivergedError, StorageError, LoaderError, and
-    Terminated after a SIGTERM was answered with a checkpoint.
+    PoseError: bad data and configuration before anything is computed or written, DivergedError, StorageError,
+    LoaderError, and Terminated after a SIGTERM was answered with a checkpoint.
     """
     reporter = reporter or Reporter(quiet=True)
     if resume and init_from:
@@ -69,16 +70,11 @@ def train(
     records = _read(config, config.data.train, "data.train", reporter)
     config = with_skeleton(config, records.skeleton)
     sanity_check(config, records.skeleton)
-    validation = _read(config, config.data.val, "data.val", reporter) if config.data.val else None
-    devices = contexts(config.train.devices)
-    if config.train.amp:
-        _start_amp(devices)
+    validation = None
+    if config.data.val:
+        annotated = _read(config, config.data.val, "data.val", reporter)
+        validation = Boxes.choose(annotated, config.test, reporter.say)
     net = build_network(config, records.skeleton)
-    net.cast("float32")
-    initialise(net, config.model.initialisation, config.train.seed, devices)
-    size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
-    needed = (config.train.keep + 2) * _ADAM_ARRAYS * size
-    differences = open_run(folder, config, resume, needed)
     samples = TrainingSamples(
         records,
         config.data.input_wh,
@@ -87,7 +83,7 @@ def train(
         config.train.seed,
         config.data.enlarge,
     )
-    loader = TrainingLoader(
+    loader = TrainingLoader(  # its workers are forked here, before a GPU is touched
         samples,
         config.train.batch_size,
         config.data.workers,
@@ -95,11 +91,17 @@ def train(
         max_bad_fraction=config.data.max_bad_fraction,
     )
     with loader, _sigterm() as terminated:
-        run = _Run(config, folder, net, records, validation, loader, devices, reporter, terminated)
-        if resume:
-            run.resume(differences)
-        elif init_from:
-            run.log.line(load_weights(net, init_from, drop_head=True).line())
+        devices = contexts(config.train.devices)
+        if config.train.amp:
+            _start_amp(devices)
+        initialise(net, config.model.initialisation, config.train.seed, devices)
+        lines = [load_weights(net, init_from, drop_head=True).line()] if init_from else []
+        run = _Run(config, folder, net, validation, loader, devices, reporter, terminated)
+        # Nothing is written before everything has been built: a mistake leaves no half-made run behind.
+        size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
+        differences = open_run(folder, config, resume, (config.train.keep + 2) * _ADAM_ARRAYS * size)
+        found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append) if resume else None
+        run.start(found, [*lines, *(f"changed on resuming: {line}" for line in differences)])
         run.go()
     return folder
 
@@ -140,32 +142,34 @@ def _sigterm() -> Iterator[list[int]]:
 class _Run:
     """A run in progress."""
 
-    def __init__(self, config, folder, net, records, validation, loader, devices, reporter, terminated) -> None:
+    def __init__(self, config, folder, net, validation, loader, devices, reporter, terminated) -> None:
         self.config, self.folder, self.net = config, folder, net
+        skeleton = loader.samples.skeleton
         self.loader, self.validation, self.reporter, self.terminated = loader, validation, reporter, terminated
         codec = build_codec(config)
         outputs = net.spec.stages
-        graph = TrainingGraph(net, codec, config.loss, records.skeleton, outputs)
+        graph = TrainingGraph(net, codec, config.loss, skeleton, outputs)
         graph.hybridize(static_alloc=True, static_shape=True)
         self.names = loss_names(codec, outputs)
         used = _used_parameters(net)
         self.stepper = Stepper(graph, used, devices, config.train.batch_size, config.train.clip_norm, config.train.amp)
         self.engine = TopDown(
-            net, codec, records.skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size
+            net, codec, skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size
         )
         self.done = Progress()
-        self.log = RunLog(folder, reporter.say)
 
-    def resume(self, differences: list[str]) -> None:
-        found = load_checkpoint(self.folder / CHECKPOINTS, "last", say=self.log.line)
-        set_arrays(self.net, found.params, str(found.path))
-        self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
-        self.done = Progress(found.step, found.state["best_ap"], found.state["best_step"])
-        self.log.close()
-        self.log = RunLog(self.folder, self.reporter.say, found.step)
-        self.log.line(f"resumed from {found.path.name}")
-        for line in differences:
-            self.log.line(f"changed on resuming: {line}")
+    def start(self, found: Checkpoint | None, lines: list[str]) -> None:
+        """Begin at step 0, or where the checkpoint `found` left off; `lines` open the log."""
+        if found is not None:
+            set_arrays(self.net, found.params, str(found.path))
+            self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
+            state = found.state
+            self.done = Progress(found.step, state["best_ap"], state["best_step"], state["validated"])
+        self.log = RunLog(self.folder, self.reporter.say, self.done.step)
+        for line in lines:
+            self.log.line(line)
+        if found is not None:
+            self.log.line(f"resumed from {found.path.name}")
 
     def go(self) -> None:
         config, steps = self.config.train, self.loader.steps
@@ -174,9 +178,14 @@ class _Run:
             f"steps {self.done.step} to {steps * config.epochs}"
         )
         try:
+            if self.done.step and self.done.step % steps == 0:
+                self._validate_if_due(self.done.step // steps - 1)  # if the run ended before it got to it
             with self.reporter.task("training") as advance:
                 while self.done.step < steps * config.epochs:
                     self._epoch(self.done.step // steps, advance)
+        except PoseError as error:
+            self.log.record(f"error: {error}")
+            raise
         finally:
             self.log.close()
 
@@ -204,18 +213,20 @@ class _Run:
                 raise Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
             if not last and config.checkpoint_steps and self.done.step % config.checkpoint_steps == 0:
                 self._save()
-        self._end_of_epoch(epoch)
+        # Saved first: a validation that fails must not cost the epoch.
+        self._save()
+        self._validate_if_due(epoch)
 
-    def _end_of_epoch(self, epoch: int) -> None:
+    def _validate_if_due(self, epoch: int) -> None:
         config = self.config.train
-        final = epoch + 1 == config.epochs
-        due = config.validate_every and (epoch + 1) % config.validate_every == 0
-        best = False
-        if self.validation is not None and (final or due):
-            ap = self._validate(epoch)
-            best = ap > self.done.best_ap
-            if best:
-                self.done.best_ap, self.done.best_step = ap, self.done.step
+        due = epoch + 1 == config.epochs or (config.validate_every and (epoch + 1) % config.validate_every == 0)
+        if self.validation is None or not due or self.done.validated == self.done.step:
+            return
+        ap = self._validate(epoch)
+        self.done.validated = self.done.step
+        best = ap > self.done.best_ap
+        if best:
+            self.done.best_ap, self.done.best_step = ap, self.done.step
         self._save(best)
 
     def _report(self, epoch: int, step: int, rate: float, window: _Window) -> None:
@@ -240,7 +251,9 @@ class _Run:
         )
         self.log.figures(self.done.step, AP=scores.AP, AP50=scores.AP50, AP75=scores.AP75, AR=scores.AR)
         with suppress(DataError):  # a damaged picture among the first four must not end a run
-            self.log.picture(self.done.step, "predictions", prediction_grid(self.engine, self.validation, _GRID))
+            self.log.picture(
+                self.done.step, "predictions", prediction_grid(self.engine, self.validation.records, _GRID)
+            )
         return scores.AP
 
     def _save(self, best: bool = False) -> None:
@@ -254,6 +267,7 @@ class _Run:
                 "updates": self.stepper.optimizer.updates,
                 "best_ap": self.done.best_ap,
                 "best_step": self.done.best_step,
+                "validated": self.done.validated,
             },
             keep=self.config.train.keep,
             best=best,

@@ -25,8 +25,12 @@ class RunLog:
 
     def line(self, text: str) -> None:
         """A line for people."""
-        self._append(self._folder / "log.txt", text)
+        self.record(text)
         self._say(text)
+
+    def record(self, text: str) -> None:
+        """A line for log.txt alone."""
+        self._append(self._folder / "log.txt", text)
 
     def figures(self, step: int, **values: float) -> None:
         """Figures of a step, by name; NaN and infinity are left out, JSON has no word for them."""

@@ -87,6 +87,8 @@ class Stepper:
         squares = [mx.nd.square(of_parameter[0]).sum() for of_parameter in gradients]
         norm = math.sqrt(float(mx.nd.add_n(*squares).asscalar())) / len(self._contexts)
         if not math.isfinite(norm):
+            if self._amp:
+                return  # float16 overflowed: the Trainer skips this update and lowers its loss scale
             raise DivergedError(_diverged("the gradient's norm is not finite", step, rate, batch))
         if norm > self._clip_norm:
             for of_parameter in gradients:
@@ -100,8 +102,8 @@ def _guard_finite(terms: np.ndarray, step: int, rate: float, batch: Batch) -> No
 
 
 def _diverged(what: str, step: int, rate: float, batch: Batch) -> str:
-    samples = ", ".join(str(index) for index in batch.indices)
+    images = ", ".join(str(image_id) for image_id in batch.image_ids)
     return (
-        f"training diverged at step {step} with learning rate {rate:g}: {what}; samples {samples}; the last checkpoint "
-        f"is from before it. Lower train.base_lr, add train.warmup_steps or train.clip_norm"
+        f"training diverged at step {step} with learning rate {rate:g}: {what}; image ids {images}; the last "
+        f"checkpoint is from before it. Lower train.base_lr, add train.warmup_steps or train.clip_norm"
     )

@@ -60,7 +60,11 @@ def set_arrays(net, arrays: Mapping[str, np.ndarray], source: str, drop_head: bo
     problems += [f"{name} is not in the network" for name in unused]
     if problems:
         heads = all("final_layer" in problem and "has shape" in problem for problem in problems)
-        remedy = "another joint count? --init-from drops the head" if heads else "is this the file of another model?"
+        remedy = (
+            "another joint count? name its run or data.skeleton; to fine-tune, --init-from drops the head"
+            if heads
+            else "is this the file of another model?"
+        )
         raise CheckpointError(
             f"{source}: {len(problems)} arrays do not fit ({'; '.join(problems[:5])}"
             f"{'; ...' if len(problems) > 5 else ''}); {remedy}"

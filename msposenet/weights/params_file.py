@@ -277,8 +277,8 @@ def _what_it_looks_like(head: bytes, path: Path) -> str:
     if not head:
         return "is empty (0 bytes): a download or a copy was broken off; fetch or save it again"
     convert = (
-        "looks like a PyTorch checkpoint, not an MXNet .params file: convert it with "
-        f"`msposenet import {path.name} --model NAME --out FILE.params`"
+        "looks like a PyTorch checkpoint, not an MXNet .params file: read its tensors in PyTorch and give them to "
+        "msposenet.weights.load_torch_state_dict"
     )
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head or b"/version" in head:

@@ -1,0 +1,207 @@
+"""Pages of documentation taken apart, and run in a folder laid out for their reader.
+
+Blocks run as they are written, in this process. Only `msposenet train` and `msposenet eval` get further options,
+`--set ...` from `smaller`, so that they end in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from people_set import images_of, people_set
+
+from msposenet.cli.main import run
+from msposenet.config import load_config
+from msposenet.models.initialise import initialise
+from msposenet.models.zoo import get_model
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+
+def read(page: str) -> str:
+    return (PROJECT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    text = read(page)
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = [Block(page, text[: fence.start()].count("\n") + 2, fence[1], fence[2]) for fence in fences]
+    return [block for block in found if block.language in languages]
+
+
+def table(page: str, first_head: str) -> list[list[str]]:
+    """Cells of the rows below the table head that begins with `first_head`."""
+    lines = read(page).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_head} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def plain(text: str, beginning: str) -> list[str]:
+    """Lines of the plain block that begins so."""
+    return re.search(rf"^```\n({re.escape(beginning)}.*?)^```$", text, re.MULTILINE | re.DOTALL)[1].splitlines()
+
+
+# Running pages
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    """The `--set` options with which a documented command ends in seconds; a resumed run has a second epoch to do."""
+    if arguments[0] == "eval":
+        return ["--set", "test.batch_size=2"]
+    if arguments[0] != "train":
+        return []
+    target = Path(arguments[1])
+    name = load_config(target / "config.yaml" if target.is_dir() else target).model.name
+    if not name.endswith("_small"):
+        name = re.sub(r"_w\d+", "_w8", name) + "_small"
+    changes = {
+        "model.name": name,
+        "data.input": [64, 64],
+        "data.workers": 0,
+        "train.epochs": 2 if "--resume" in arguments else 1,
+        "train.lr_drops": [1],
+        "train.batch_size": 8,
+        "test.batch_size": 8,
+    }
+    return [text for key, value in changes.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def run_command(line: str, place: str) -> None:
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    if words[0].startswith("scripts/"):
+        script = PROJECT / words[0]
+        assert os.access(script, os.X_OK), f"{place}: {script} cannot be executed"
+        subprocess.run(["bash", "-n", str(script)], check=True)
+        return
+    assert words[0] == "msposenet", f"{place}: no way to run {line!r}"
+    arguments = words[1:] + smaller(words[1:])
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        patch.setattr(sys, "argv", ["msposenet", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+    assert not ended.value.code, f"{place}: {' '.join(arguments)} ended with {ended.value.code}:\n{output.getvalue()}"
+
+
+def run_block(block: Block) -> dict:
+    place = f"{block.page}, line {block.line}"
+    if block.language == "bash":
+        for line in block.text.replace("\\\n", " ").splitlines():
+            run_command(line, place)
+        return {}
+    namespace: dict = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block.text, place, "exec"), namespace)
+    return namespace
+
+
+def run_page(page: str, folder: Path) -> None:
+    with inside(folder):
+        for block in blocks(page, "bash", "python"):
+            run_block(block)
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(sys.modules, "torch", stand_in_for_torch())
+        yield
+
+
+def stand_in_for_torch() -> types.ModuleType:
+    """`torch.load` for the file of `publish_weights`: PyTorch is no dependency, not even of the tests."""
+
+    class Tensor:
+        def __init__(self, array: np.ndarray) -> None:
+            self._array = array
+
+        def numpy(self) -> np.ndarray:
+            return self._array
+
+    def load(path: str, map_location: str, weights_only: bool) -> dict[str, Tensor]:
+        assert weights_only
+        with np.load(path) as arrays:
+            return {name: Tensor(arrays[name]) for name in arrays.files}
+
+    torch = types.ModuleType("torch")
+    torch.load = load
+    return torch
+
+
+def lay_out(folder: Path) -> None:
+    """Small files under all the names that the pages presume."""
+    shutil.copytree(PROJECT / "configs", folder / "configs")
+    coco = folder / "data" / "coco"
+    for split, pictures, seed in (("train", 10, 7), ("val", 4, 8)):
+        source = people_set(pictures, seed)
+        shutil.copytree(images_of(source), coco / "images" / f"{split}2017")
+        (coco / "annotations").mkdir(exist_ok=True)
+        shutil.copy(source, coco / "annotations" / f"person_keypoints_{split}2017.json")
+    own = folder / "data" / "own"
+    shutil.copytree(coco / "images" / "train2017", own / "images")
+    content = (coco / "annotations" / "person_keypoints_train2017.json").read_text()
+    (own / "annotations").mkdir()
+    for split in ("train", "val"):
+        (own / "annotations" / f"{split}.json").write_text(json.dumps(with_own_joints(json.loads(content))))
+    people = json.loads((coco / "annotations" / "person_keypoints_val2017.json").read_text())["annotations"]
+    detections = [
+        {key: person[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9} for person in people
+    ]
+    (coco / "person_detection_results").mkdir()
+    file = coco / "person_detection_results" / "COCO_val2017_detections_AP_H_56_person.json"
+    file.write_text(json.dumps(detections))
+    shutil.copy(coco / "images" / "train2017" / "000000000001.jpg", folder / "person.jpg")
+    with inside(folder):
+        run_command(
+            "msposenet train configs/mshrnet_w48x2_coco_384x288.yaml --run msposenet-demo/run", "the demo's run"
+        )
+
+
+def with_own_joints(content: dict) -> dict:
+    """The nose and both hands under names of one's own."""
+    content["categories"][0].update(keypoints=["tip", "left_hand", "right_hand"], skeleton=[[1, 2], [1, 3]])
+    for person in content["annotations"]:
+        joints = np.array(person["keypoints"]).reshape(17, 3)[[0, 9, 10]]
+        person.update(keypoints=joints.ravel().tolist(), num_keypoints=int((joints[:, 2] > 0).sum()))
+    return content
+
+
+def publish_weights(path: Path) -> None:
+    """A file of HRNet W32 under official names, as the stand-in loads it."""
+    from msposenet.weights import get_arrays
+    from msposenet.weights.official import official_name
+
+    net = get_model("hrnet_w32")
+    initialise(net)
+    state = {official_name(name): array for name, array in get_arrays(net).items()}
+    with path.open("wb") as file:
+        np.savez(file, **state)
