@@ -69,7 +69,7 @@ def test_categories_scores_and_empty_boxes(read):
     detections = read(
         [
             box(1, 0.3), box(2, 0.8), box(99, category_id=44), box(3, 0.05), box(4, bbox=[1, 1, 0, 5]),
-            box(4, bbox=[1, 1, 1e-60, 5]), box(2, 0.1, bbox=[5, 6, 7, 8]),
+            box(4, bbox=[1, 1, 1e-60, -5]), box(2, 0.1, bbox=[5, 6, 7, 8]),
         ],
         min_score=0.1,
     )  # fmt: skip

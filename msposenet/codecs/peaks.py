@@ -11,8 +11,8 @@ def find_peaks(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A map without a positive value has its peak at (0, 0), as in HRNet's program; its value is kept.
     """
-    count, joints, _, width = maps.shape
-    flat = maps.reshape(count, joints, -1)
+    count, joints, height, width = maps.shape
+    flat = maps.reshape(count, joints, height * width)
     cell = flat.argmax(axis=2)
     score = np.take_along_axis(flat, cell[..., None], axis=2)[..., 0]
     xy = np.stack([cell % width, cell // width], axis=2).astype(np.float32)
