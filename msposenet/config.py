@@ -1,7 +1,7 @@
 """The configuration of a run: frozen, complete and validated; one YAML file an experiment.
 
 Unknown keys are refused with the nearest known one. Relative paths in a file are taken from the folder the program is
-started in. `Config.save` writes the complete configuration, so a run directory says everything about its run.
+started in. `Config.dump` gives the complete configuration, so a run directory says everything about its run.
 """
 
 from __future__ import annotations
@@ -37,6 +37,18 @@ class SkeletonConfig(Section):
     sigmas: Optional[tuple[Positive, ...]] = None  # OKS sigmas; 0.05 for every joint when left out
     limbs: tuple[tuple[str, str], ...] = ()
     upper: tuple[str, ...] = ()  # joints of the upper body; half-body crops need them
+
+    @classmethod
+    def of(cls, skeleton: Skeleton) -> SkeletonConfig:
+        """The section that builds `skeleton`."""
+        return cls(
+            name=skeleton.name,
+            joints=skeleton.joints,
+            flip_pairs=skeleton.flip_pairs,
+            sigmas=skeleton.sigmas,
+            limbs=skeleton.limbs,
+            upper=skeleton.upper,
+        )
 
     def build(self) -> Skeleton:
         sigmas = self.sigmas or (0.05,) * len(self.joints)
@@ -192,9 +204,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds a {type(content).__name__}, not sections such as data: and train:")
-    for override in overrides:
-        content = _override(content, override)
-    return build_config(content, str(path))
+    return build_config(override(content, overrides), str(path))
 
 
 def build_config(content: Mapping[str, Any], source: str) -> Config:
@@ -205,6 +215,13 @@ def build_config(content: Mapping[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: " + "; ".join(_explain(error))) from None
     except RecursionError:
         raise ConfigError(f"{source}: sections refer to themselves; write each value out") from None
+
+
+def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested mappings changed by texts such as "train.base_lr=1e-4"; ConfigError for one that is none."""
+    for text in overrides:
+        content = _override(content, text)
+    return content
 
 
 def _override(content: dict, text: str) -> dict:
@@ -269,4 +286,4 @@ def _section_of(annotation: Any) -> Any:
     return next((section for section in found if section is not None), None)
 
 
-__all__ = ["Config", "SkeletonConfig", "Source", "build_config", "load_config"]
+__all__ = ["Config", "SkeletonConfig", "Source", "build_config", "load_config", "override"]

@@ -42,6 +42,12 @@ def clip_boxes(boxes: np.ndarray, image_wh: np.ndarray) -> tuple[np.ndarray, np.
     return np.concatenate([near, far - near], axis=1), (far >= near).all(axis=1)
 
 
+def touches_image(boxes: np.ndarray, image_wh: np.ndarray) -> np.ndarray:
+    """Which (N,) of the boxes (N, 4) x, y, w, h share anything with pictures of (N, 2) or (2,) width and height."""
+    boxes, image_wh = np.asarray(boxes, dtype=np.float64), np.asarray(image_wh)
+    return ((boxes[:, :2] < image_wh) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(axis=1)
+
+
 def boxes_to_crops(boxes: np.ndarray, input_wh, enlarge: float = ENLARGE) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (N, 4) x, y, w, h -> centres (N, 2) and sizes (N, 2) in image px, float32.
 

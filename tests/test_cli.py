@@ -47,6 +47,7 @@ MISTAKES = {
     "unknown model": (["summary", "hrnet_23"], "unknown model 'hrnet_23'; did you mean"),
     "bad size": (["summary", "hrnet_w32", "--input", "384"], "write height x width"),
     "odd size": (["summary", "hrnet_w32", "--input", "100x100"], "multiples of 32"),
+    "option that is no YAML": (["summary", "hrnet_w32", "--option", "entry=["], "not YAML"),
     "bad option": (["summary", "hrnet_w32", "--option", "entry"], "write name=value"),
     "no configuration": (["train", "nowhere.yaml"], "nowhere.yaml"),
     "no weights": (["predict", "x.jpg", "--model", "hrnet_w32"], "--weights"),
@@ -98,6 +99,12 @@ def test_train_eval_predict_export(tmp_path):
     assert done.returncode == 2 and "1 of 2 pictures" in done.stderr
     content = json.loads((tmp_path / "found" / f"{picture.stem}.json").read_text())
     assert content["image"] == str(picture) and (tmp_path / "found" / f"{picture.stem}_pose.jpg").exists()
+    for folder_name in ("a", "b"):
+        (tmp_path / folder_name).mkdir()
+        (tmp_path / folder_name / "1.jpg").write_bytes(picture.read_bytes())
+    assert run("predict", "a/1.jpg", "b/1.jpg", "--model", folder, "--out", "both", cwd=tmp_path).returncode == 0
+    both = {json.loads(path.read_text())["image"] for path in (tmp_path / "both").glob("*.json")}
+    assert both == {"a/1.jpg", "b/1.jpg"}
     boxed = run("predict", picture, "--model", folder, "--box", "10,10,60,90", "--box", "80,20,60,90", cwd=tmp_path)
     assert boxed.returncode == 0 and (tmp_path / "predictions").is_dir()
     assert run("predict", picture, "--model", folder, "--box", "1,2,3", cwd=tmp_path).returncode == 2
@@ -124,4 +131,5 @@ def test_a_small_demo(tmp_path):
     pictures = list((tmp_path / "shown" / "prediction").glob("*_pose.jpg"))
     assert len(pictures) == 1
     again = run("demo", "--persons", 40, "--epochs", 1, "--out", "shown", cwd=tmp_path)
-    assert again.returncode == 2 and "not empty" in again.stderr
+    assert again.returncode == 0 and "resumed from step_" in again.stderr
+    assert f"AP {figures['AP']:.3f} on" in again.stdout

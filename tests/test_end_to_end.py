@@ -13,7 +13,7 @@ from shared_data import golden, load_golden, sample
 
 from msposenet import geometry
 from msposenet.codecs import GaussianCodec, OffsetCodec
-from msposenet.config import TestConfig
+from msposenet.config import TestConfig, build_config
 from msposenet.data.formats.coco import read_coco
 from msposenet.data.images import read_image
 from msposenet.evaluation.coco import evaluate_coco
@@ -85,7 +85,14 @@ def detections():
     """HRNet W32 with rule weights on the 118 detector boxes of four COCO pictures."""
     g = load_golden("end_to_end/hrnet_w32_coco_detections.npz")
     annotated, _ = read_coco(sample("coco_sample/test_coco.json"), sample("coco_sample/images"))
-    config = TestConfig(boxes=str(sample("coco_sample/test_coco_det_AP_H_56.json")))
+    truth, pictures = sample("coco_sample/test_coco.json"), sample("coco_sample/images")
+    config = build_config(
+        {
+            "data": {"val": {"annotations": str(truth), "images": str(pictures)}},
+            "test": {"boxes": str(sample("coco_sample/test_coco_det_AP_H_56.json"))},
+        },
+        "test",
+    )
     boxes = Boxes.choose(annotated, config).records
     net = fill_by_rule(get_model("hrnet_w32"))
     codec = GaussianCodec((192, 256), (48, 64), Convention.STANDARD)

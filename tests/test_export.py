@@ -106,6 +106,21 @@ def test_the_graphs_run_without_this_package(tmp_path):
     assert done.stdout.strip() == "(3, 17, 3) True", done.stderr
 
 
+def test_a_wrong_score_is_refused(tmp_path, monkeypatch):
+    codec = CODECS["quarter"]
+    decode = GaussianCodec.decode_in_graph
+
+    monkeypatch.setattr(
+        GaussianCodec,
+        "decode_in_graph",
+        lambda self, F, maps, n: F.broadcast_mul(
+            decode(self, F, maps, n), F.concat(*[F.full((1, 1, 1), value) for value in (1, 1, -1)], dim=2)
+        ),
+    )
+    with pytest.raises(ExportError, match="scores differ"):
+        export_symbol(network(codec), codec, COCO_17, tmp_path / "out", person_crops(codec), model="x", enlarge=1.25)
+
+
 def test_a_graph_that_differs_is_refused(tmp_path, monkeypatch):
     from msposenet.export import symbol
 

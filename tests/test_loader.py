@@ -53,26 +53,33 @@ def test_ranks_share_the_global_batches():
         np.testing.assert_array_equal(whole, global_batch(1, 3, step, count, 8))
 
 
+def test_a_sigterm_to_the_whole_group_leaves_the_workers_at_work():
+    """The trainer answers it with a checkpoint, and may need a batch to get there."""
+    with TrainingLoader(samples(), 4, workers=2) as loader:
+        for worker in loader._workers:
+            os.kill(worker._process.pid, signal.SIGTERM)
+        assert len(list(loader.batches(0))) == loader.steps
+
+
 class Dying(TrainingSamples):
     """Ends its process in the middle of a sample of epoch 1."""
 
     how = signal.SIGKILL
 
-    def make(self, epoch, index):
+    def make(self, epoch, index, on_warning=None):
         if epoch == 1:
             if self.how == "hang":
                 time.sleep(60)
             elif self.how == "raise":
                 raise RuntimeError("a defect")
             os.kill(os.getpid(), self.how)
-        return super().make(epoch, index)
+        return super().make(epoch, index, on_warning)
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         (signal.SIGKILL, r"died \(SIGKILL\) while on samples \d+"),
-        (signal.SIGTERM, r"died \(SIGTERM\) while on samples \d+"),
         ("raise", r"failed on samples \d+.*a defect"),
         ("hang", r"made no batch in 1 s while on samples \d+"),
     ],
@@ -145,6 +152,30 @@ def test_a_damaged_picture_is_replaced_and_named(tmp_path, workers):
     assert len(loader.bad) == 1
     ((path, reason),) = loader.bad.items()
     assert path.endswith("000000000001.jpg") and "not an image" in reason
+
+
+def test_a_picture_without_its_end_marker_is_used_and_named(tmp_path):
+    records = damaged(tmp_path, 0)
+    picture = sorted((tmp_path / "images").iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:-2])
+    made = TrainingSamples(records, (64, 64), Convention.UNBIASED, None, seed=1)
+    with TrainingLoader(made, 1) as loader:
+        assert len(list(loader.batches(0))) == len(records)
+    assert not loader.bad and [path.endswith(picture.name) for path in loader.repaired] == [True]
+
+
+def test_a_picture_of_another_size_than_annotated_is_damage(tmp_path):
+    import cv2
+
+    records = damaged(tmp_path, 0)
+    picture = sorted((tmp_path / "images").iterdir())[0]
+    image = cv2.imread(str(picture))
+    cv2.imwrite(str(picture), cv2.resize(image, None, fx=2, fy=2))
+    made = TrainingSamples(records, (64, 64), Convention.UNBIASED, None, seed=1)
+    with TrainingLoader(made, 1, max_bad_fraction=0.5) as loader:
+        list(loader.batches(0))
+    (reason,) = loader.bad.values()
+    assert f"is {2 * image.shape[1]} x {2 * image.shape[0]} px, the annotations say" in reason
 
 
 def test_more_damage_than_allowed_stops(tmp_path):

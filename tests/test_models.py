@@ -166,6 +166,9 @@ def test_aggregation_joins_the_stages():
         (lambda: get_model("hrnet_w8", num_joints=0), "num_joints must be 1"),
         (lambda: get_model("hrnet_w0"), "width must be"),
         (lambda: get_model("hrnet_w8", modules=(1, 0, 1)), "modules are three counts"),
+        (lambda: get_model("hrnet_w8", modules=3), "modules are three counts"),
+        (lambda: get_model("hrnet_w8", modules=[1, 1, 1.5]), "modules are three counts"),
+        (lambda: get_model("mshrnet_w8x2", repeat_stage2="no"), "repeat_stage2 is true or false, found 'no'"),
     ],
 )
 def test_impossible_networks_are_refused(call, message):

@@ -13,6 +13,7 @@ from msposenet import People, Predictor
 from msposenet.data.images import read_image
 from msposenet.errors import CheckpointError, ConfigError, DataError, ImageError, ResultError
 from msposenet.inference.output import write_prediction
+from msposenet.inference.source import find_config
 from msposenet.inference.validate import estimate
 from msposenet.skeletons import COCO_17
 from msposenet.training.loop import train
@@ -85,6 +86,7 @@ def test_pictures_of_any_size(predictor, size):
     assert np.isfinite(people.keypoints).all()
 
 
+BLACK = np.zeros((9, 9, 3), np.uint8)
 BAD_CALLS = {
     "float pixels": (lambda p: p(np.zeros((9, 9, 3))), ImageError, "uint8 RGB, found float64"),
     "grey pixels": (lambda p: p(np.zeros((9, 9), np.uint8)), ImageError, r"\(H, W, 3\)"),
@@ -92,6 +94,10 @@ BAD_CALLS = {
     "missing file": (lambda p: p("nowhere.jpg"), ImageError, r"nowhere\.jpg"),
     "empty box": (lambda p: p(np.zeros((9, 9, 3), np.uint8), [[0, 0, 0, 5]]), DataError, "box 0 is"),
     "NaN box": (lambda p: p(np.zeros((9, 9, 3), np.uint8), [[0, 0, np.nan, 5]]), DataError, "box 0 is"),
+    "a score in the box": (lambda p: p(BLACK, [[0, 0, 5, 5, 0.9]] * 4), DataError, r"shape \(4, 5\)"),
+    "a flat box": (lambda p: p(BLACK, [0, 0, 5, 5]), DataError, r"shape \(4,\)"),
+    "ragged boxes": (lambda p: p(BLACK, [[0, 0, 5, 5], [1]]), DataError, "rows of x, y, width, height"),
+    "text": (lambda p: p(BLACK, "gt"), DataError, "rows of x, y, width, height|shape"),
     "scores": (lambda p: p(np.zeros((9, 9, 3), np.uint8), [[0, 0, 5, 5]], [1, 2]), DataError, "1 boxes but"),
 }
 
@@ -105,6 +111,19 @@ def test_bad_pictures_and_boxes_are_named(predictor, call, error, message):
 def test_no_boxes_give_no_people(predictor, picture):
     people = predictor(picture, np.zeros((0, 4)))
     assert len(people) == 0 and people.to_coco() == [] and people.to_json()["people"] == []
+
+
+def test_a_box_wholly_outside_the_picture_finds_nobody(predictor, picture):
+    people = predictor(picture, [[-500, 10, 50, 50], [10, 10, 80, 120], [5000, 10, 50, 50]])
+    assert people.boxes.tolist() == [[10, 10, 80, 120]]
+
+
+def test_overrides_reach_a_zoo_name():
+    config = find_config("hrnet_w32", ("data.input=[384, 288]", "codec.decoder=dark"))
+    assert config.data.input_wh == (288, 384) and config.codec.decoder == "dark"
+    assert config.codec.convention == "standard" and config.model.name == "hrnet_w32"
+    with pytest.raises(ConfigError, match=r"unknown key 'codec\.nonsense'"):
+        find_config("hrnet_w32", ("codec.nonsense=1",))
 
 
 def test_models_that_cannot_be_used_are_named(tmp_path, run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from people_set import people_set, tiny_config
 from msposenet.config import build_config
 from msposenet.errors import CheckpointError, ConfigError, DataError, DivergedError, StorageError
 from msposenet.runtime import mx
+from msposenet.skeletons import COCO_17
 from msposenet.training.checkpoint import checkpoint_steps, fingerprint, load_checkpoint
 from msposenet.training.loop import train
 from msposenet.weights.files import read_weights
@@ -125,19 +127,18 @@ def test_sigterm_saves_and_says_so(tmp_path):
     assert f"after step {final(folder).step}" in errors
 
 
-def test_two_devices_give_what_one_gives(tmp_path):
-    """Without batch norm's own batch statistics differing, two half batches average to the whole one."""
-    settings = {**EVERY_STEP, "epochs": 1, "checkpoint_steps": None}
-    ends = []
-    for name, devices in (("one", ["cpu"]), ("two", ["cpu:0", "cpu:1"])):
-        config = tiny_config(train={**settings, "devices": devices, "clip_norm": 0.5})
-        ends.append(final(train(config, tmp_path / name)))
-    assert ends[0].step == ends[1].step == 3
-    # Batch norm sees half batches on two devices, so the ends are near, not equal.
-    for name, array in ends[0].params.items():
-        assert np.isfinite(ends[1].params[name]).all()
-        if name.endswith("conv1.weight"):
-            assert np.abs(array - ends[1].params[name]).max() < 0.02
+def test_two_devices_resume_bit_for_bit_too(tmp_path):
+    """Each device has its own moments and update counts; a resume must put back both."""
+    settings = {**EVERY_STEP, "epochs": 1, "devices": ["cpu:0", "cpu:1"], "clip_norm": 0.5, "keep": 9}
+    whole = train(tiny_config(train=settings), tmp_path / "whole")
+    split = tmp_path / "split"
+    shutil.copytree(whole, split)
+    for step in (2, 3):
+        shutil.rmtree(split / "checkpoints" / f"step_{step:08d}")
+    (split / "checkpoints" / "LAST").write_text("step_00000001\n")
+    train(tiny_config(train=settings), split, resume=True)
+    assert "resumed from step_00000001" in (split / "log.txt").read_text()
+    assert signature(split) == signature(whole)
 
 
 def test_gradients_of_two_devices_average_exactly():
@@ -189,7 +190,7 @@ def test_a_nan_in_the_batch_stops_before_the_weights_move(tmp_path, monkeypatch)
 
     make = TrainingSamples.make
 
-    def poisoned(self, epoch, index):
+    def poisoned(self, epoch, index, on_warning=None):
         crop, joints, labelled = make(self, epoch, index)
         return crop, joints * np.nan if epoch == 1 else joints, np.ones_like(labelled)
 
@@ -197,6 +198,71 @@ def test_a_nan_in_the_batch_stops_before_the_weights_move(tmp_path, monkeypatch)
     with pytest.raises(DivergedError, match="at step 3 "):
         train(tiny_config(train=EVERY_STEP), tmp_path / "run")
     assert final(tmp_path / "run").step == 3
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_move():
+    """sqrt has a finite value and an infinite slope at 0."""
+    from msposenet.data.loader import Slot
+    from msposenet.training.step import Stepper
+
+    class Root(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__(prefix="")
+            self.layer = mx.gluon.nn.Dense(1, in_units=2, use_bias=False)
+
+        def hybrid_forward(self, F, crops, joints, labelled):
+            return F.reshape(F.sqrt(F.abs(F.mean(self.layer(F.mean(joints, axis=1))))), shape=(1,))
+
+    batch = Slot.allocate(4, (4, 4), 3)
+    batch.joints[:] = 1.0
+    for clip in (None, 1.0):
+        net = Root()
+        net.initialize(mx.init.Zero())
+        stepper = Stepper(net, net._collect_params_with_prefix(), [mx.cpu()], 4, clip_norm=clip)
+        with pytest.raises(DivergedError, match=r"gradient.*not finite"):
+            stepper(batch, 0.1, 0)
+        assert np.isfinite(net.layer.weight.data().asnumpy()).all()
+
+
+def test_a_validation_that_fails_does_not_cost_the_epoch(tmp_path):
+    """A picture of the validation set goes missing while the run trains."""
+    annotations = people_set(12, 9)
+    images = tmp_path / "images"
+    shutil.copytree(annotations.parent.parent / "images", images)
+    val = {"annotations": str(annotations), "images": str(images)}
+    config = tiny_config(train={**EVERY_STEP, "epochs": 1, "checkpoint_steps": None})
+    source = build_config({"data": {"val": val}}, "val").data.val
+    config = config.model_copy(update={"data": config.data.model_copy(update={"val": source})})
+    next(images.iterdir()).unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        train(config, tmp_path / "run")
+    assert final(tmp_path / "run").step == 3
+    shutil.copytree(annotations.parent.parent / "images", images, dirs_exist_ok=True)
+    train(config, tmp_path / "run", resume=True)  # only the validation is left to do
+    assert "Validation AP=" in (tmp_path / "run" / "log.txt").read_text()
+    assert (tmp_path / "run" / "checkpoints" / "BEST").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
+    folder = train(tiny_config(train={**EVERY_STEP, "epochs": 1}), tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").mkdir()
+    train(tiny_config(train={**EVERY_STEP, "epochs": 1}), folder, resume=True)
+    assert "starting at step 0" in (folder / "log.txt").read_text() and final(folder).step == 3
+
+
+def test_stage_and_joint_weights_scale_their_terms(tmp_path):
+    losses = []
+    for weights in ({}, {"stage_weights": [2.0, 0.5]}, {"joint_weights": dict.fromkeys(COCO_17.joints, 2.0)}):
+        folder = train(tiny_config(train={"epochs": 1, "log_every": 1}, loss=weights), tmp_path / str(len(losses)))
+        losses.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
+    plain, staged, jointed = losses
+    assert staged["class_stage1"] == pytest.approx(2 * plain["class_stage1"], rel=1e-5)
+    assert staged["offset_stage2"] == pytest.approx(0.5 * plain["offset_stage2"], rel=1e-5)
+    assert jointed["class_stage1"] == pytest.approx(4 * plain["class_stage1"], rel=1e-5)
+    with pytest.raises(ConfigError, match=r"stage_weights has 1 values; the network has 2 stages"):
+        train(tiny_config(loss={"stage_weights": [1.0]}), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_directory_is_not_overwritten(whole, tmp_path):

@@ -35,7 +35,7 @@ def predict(
     predictor = Predictor(model, weights, device, flip)
     reporter = Reporter()
     failed: list[str] = []
-    stems = [path.stem for path in paths]
+    names = _names(paths)
     with reporter.task("predicting") as advance:
         for done, path in enumerate(paths, start=1):
             try:
@@ -45,12 +45,25 @@ def predict(
                 reporter.say(f"skipped: {error}")
                 continue
             people = replace(predictor(image, boxes), name=str(path))
-            name = path.stem if stems.count(path.stem) == 1 else path.name
-            picture, data = write_prediction(out, name, image, people, threshold)
+            picture, data = write_prediction(out, names[path], image, people, threshold)
             reporter.say(f"{path}: {len(people)} people, best score {_best(people):.3f} -> {picture}, {data}")
             advance(done, len(paths))
     if failed:
         raise ImageError(f"{len(failed)} of {len(paths)} pictures could not be read: {'; '.join(failed[:5])}")
+
+
+def _names(paths: list[Path]) -> dict[Path, str]:
+    """A name for each picture's results: its stem, numbered from the second picture of that stem on."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name)
+        names.setdefault(path, name)
+    return names
 
 
 def _best(people) -> float:

@@ -14,6 +14,7 @@ from msposenet.geometry import Convention
 
 CENTRES = ("rounded", "unrounded", "dark")
 DECODERS = ("quarter", "dark", "udp", "argmax")
+_TINY = 1e-30  # an empty map has no height to scale back to
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class GaussianCodec:
     def decode_in_graph(self, F, maps, num_joints: int):
         """`decode` in the graph -> (N, K, 3): x, y in heatmap px and score."""
         width, height = self.heatmap_wh
-        _, x, y, score = peaks.peaks_in_graph(F, maps, height, width)
+        x, y, score = peaks.peaks_in_graph(F, maps, height, width)
         positive = score > 0
         x, y = x * positive, y * positive
         dx = dy = None
@@ -156,7 +157,7 @@ def _dark_step(maps: np.ndarray, xy: np.ndarray, kernel: int) -> np.ndarray:
     """Newton's step on the logarithm of the blurred map (DARK, equation 8); second differences two cells wide."""
     blurred = peaks.blur(maps, kernel, border=cv2.BORDER_CONSTANT)
     # Blurring lowers the peak; the reference scales each map back to its old one before taking the logarithm.
-    blurred *= maps.max(axis=(2, 3), keepdims=True) / blurred.max(axis=(2, 3), keepdims=True)
+    blurred *= maps.max(axis=(2, 3), keepdims=True) / np.maximum(blurred.max(axis=(2, 3), keepdims=True), _TINY)
     logs = np.log(np.maximum(blurred, 1e-10))
     x, y = xy[..., 0], xy[..., 1]
     at = lambda dx, dy: peaks.values_at(logs, x + dx, y + dy)  # noqa: E731
@@ -178,7 +179,8 @@ def _newton(F, at, x, y, height: int, width: int):
 
 def _dark_in_graph(F, maps, x, y, height: int, width: int, num_joints: int, kernel: int):
     blurred = peaks.blur_in_graph(F, maps, num_joints, kernel, reflect=False)
-    ratio = F.max(maps, axis=(2, 3), keepdims=True) / F.max(blurred, axis=(2, 3), keepdims=True)
+    highest = F.broadcast_maximum(F.max(blurred, axis=(2, 3), keepdims=True), F.full((1, 1, 1, 1), _TINY))
+    ratio = F.max(maps, axis=(2, 3), keepdims=True) / highest
     logs = F.log(F.broadcast_maximum(F.broadcast_mul(blurred, ratio), F.full((1, 1, 1, 1), 1e-10)))
     return _newton(F, _picker(F, logs, x, y, height, width), x, y, height, width)
 

@@ -129,7 +129,7 @@ class OffsetCodec:
             classes = peaks.blur_in_graph(F, classes, num_joints, 2 * self.kernel + 1, reflect=True)
             dx = peaks.blur_in_graph(F, dx, num_joints, self.kernel, reflect=True)
             dy = peaks.blur_in_graph(F, dy, num_joints, self.kernel, reflect=True)
-        _, x, y, score = peaks.peaks_in_graph(F, classes, height, width)
+        x, y, score = peaks.peaks_in_graph(F, classes, height, width)
         positive = score > 0
         x, y = x * positive, y * positive
         step = positive * self.radius

@@ -56,12 +56,12 @@ def _constant(F, values: list[float], shape: tuple[int, ...]):
 
 
 def peaks_in_graph(F, maps, height: int, width: int):
-    """`find_peaks` without the (0, 0) rule -> flat cell (N, K), x, y and value, all float32."""
+    """`find_peaks` without the (0, 0) rule -> x, y and value (N, K), all float32."""
     flat = F.reshape(maps, shape=(0, 0, -1))
     cell = F.argmax(flat, axis=2)
     score = F.max(flat, axis=2)
     y = F.floor(cell / width)
-    return cell, cell - y * width, y, score
+    return cell - y * width, y, score
 
 
 def pick_in_graph(F, maps, x, y, height: int, width: int):

@@ -91,6 +91,7 @@ class TrainingLoader:
         self.timeout = timeout
         self.waited = 0.0  # seconds spent waiting for data since it was last set to 0
         self.bad: dict[str, str] = {}  # path of every damaged picture met so far, with the reason
+        self.repaired: dict[str, str] = {}  # and of those that were used all the same
         self._max_bad = max_bad_fraction * len(samples)
         if max_bad_fraction <= MAX_BAD_FRACTION:
             self._max_bad = min(self._max_bad, MAX_BAD_ITEMS)
@@ -158,7 +159,7 @@ class TrainingLoader:
 
     def _note(self, bad: list[BadItem]) -> None:
         for item in bad:
-            self.bad[item.name] = item.reason
+            (self.repaired if item.used else self.bad)[item.name] = item.reason
         if len(self.bad) > self._max_bad:
             shown = "; ".join(list(self.bad.values())[:_SHOWN])
             raise DataError(
@@ -235,8 +236,9 @@ class _Worker:
 
 def _work(pipe: Connection, samples: TrainingSamples, slots: list[Slot], parent: int) -> None:
     """A worker's life: batches on order until the pipe closes or the process `parent` is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Sent to the whole process group, both are the parent's to answer: it still needs batches to end its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     while True:
         # A sibling holds a copy of the pipe's other end, so its closing is not told; the parent's death is looked for.

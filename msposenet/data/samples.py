@@ -10,7 +10,7 @@ import numpy as np
 from msposenet import geometry
 from msposenet.config import AugmentationConfig
 from msposenet.data.augmentation import CropPlan, augment
-from msposenet.data.images import read_image
+from msposenet.data.images import OnWarning, read_image
 from msposenet.data.records import Records
 from msposenet.data.sampling import sample_rng
 from msposenet.errors import ImageError
@@ -20,12 +20,13 @@ from msposenet.skeletons import Skeleton
 _MAX_SUBSTITUTES = 100
 
 
-def read_person_image(records: Records, index: int) -> np.ndarray:
+def read_person_image(records: Records, index: int, on_warning: OnWarning | None = None) -> np.ndarray:
     """The picture (H, W, 3) RGB of instance `index`; ImageError also when it is not of the annotated size.
 
-    A resized or rotated copy would be trained on with every joint in the wrong place.
+    A resized or rotated copy would be trained on with every joint in the wrong place. `on_warning(name, reason)` is
+    told of damage that left the pixels whole.
     """
-    image = read_image(records.path(index))
+    image = read_image(records.path(index), on_warning=on_warning)
     width, height = records.image_sizes[records.image_index[index]]
     if image.shape[:2] != (height, width):
         raise ImageError(
@@ -53,10 +54,11 @@ def cut(
 
 @dataclass(frozen=True)
 class BadItem:
-    """A sample that could not be made, and why."""
+    """A damaged picture, and what is wrong with it; `used` when its pixels are whole all the same."""
 
     name: str
     reason: str
+    used: bool = False
 
 
 class TrainingSamples:
@@ -85,9 +87,11 @@ class TrainingSamples:
     def __len__(self) -> int:
         return len(self.records)
 
-    def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def make(
+        self, epoch: int, index: int, on_warning: OnWarning | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Crop (h, w, 3) uint8, joints (K, 2) float32 in crop px, labelled (K,) float32. Raises ImageError."""
-        image = read_person_image(self.records, index)
+        image = read_person_image(self.records, index, on_warning)
         keypoints = self.records.keypoints[index].astype(np.float64)
         plan = CropPlan(self.centers[index], self.sizes[index])
         if self.config is not None:
@@ -101,10 +105,14 @@ class TrainingSamples:
         The substitute is a function of the index too: what is trained on stays the same on every rank and resume.
         """
         bad: list[BadItem] = []
+
+        def note(name: str, reason: str) -> None:
+            bad.append(BadItem(name, reason, used=True))
+
         for candidate in range(index, index + _MAX_SUBSTITUTES):
             candidate %= len(self)
             try:
-                return (*self.make(epoch, candidate), candidate, bad)
+                return (*self.make(epoch, candidate, note), candidate, bad)
             except ImageError as error:
                 bad.append(BadItem(self.records.path(candidate), str(error)))
         raise ImageError(f"{len(bad)} pictures in a row cannot be read, the last: {bad[-1].reason}")

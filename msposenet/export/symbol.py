@@ -28,11 +28,12 @@ class Parity:
     """Largest differences between an exported graph and the network, at batch `batch`."""
 
     batch: int
-    map_error: float  # relative to the largest map value
+    map_error: float  # of maps and scores, relative to the largest map value
     pixel_error: float  # px of the crop
 
     def line(self) -> str:
-        return f"batch {self.batch}: heatmaps differ by {self.map_error:.1e}, keypoints by {self.pixel_error:.1e} px"
+        maps, pixels = f"{self.map_error:.1e}", f"{self.pixel_error:.1e}"
+        return f"batch {self.batch}: heatmaps and scores differ by {maps}, keypoints by {pixels} px"
 
 
 def export_symbol(
@@ -71,14 +72,7 @@ def export_symbol(
         convention=codec.convention,
         enlarge=enlarge,
         flip=flip,
-        skeleton=SkeletonConfig(
-            name=skeleton.name,
-            joints=skeleton.joints,
-            flip_pairs=skeleton.flip_pairs,
-            sigmas=skeleton.sigmas,
-            limbs=skeleton.limbs,
-            upper=skeleton.upper,
-        ),
+        skeleton=SkeletonConfig.of(skeleton),
         **entries,
     )
     original = MapGraph(*arguments)
@@ -115,6 +109,8 @@ def _compare(folder: Path, deployment: Deployment, original, codec: Codec, crops
     found = load_graph(folder, deployment.keypoints, context)(data).asnumpy()
     xy_heatmap, score = codec.decode(wanted)
     stride = np.asarray(codec.convention.extent(codec.input_wh) / codec.convention.extent(codec.heatmap_wh))
-    difference = np.abs(found[..., :2] - xy_heatmap * stride) * (score > _LEAST_SCORE)[..., None]
+    least = _LEAST_SCORE if (score > _LEAST_SCORE).any() else 0.0
+    difference = np.abs(found[..., :2] - xy_heatmap * stride) * (score > least)[..., None]
+    wrong_score = float(np.abs(found[..., 2] - score).max())
     largest = max(float(np.abs(wanted).max()), 1e-12)
-    return Parity(len(crops), float(np.abs(maps - wanted).max()) / largest, float(difference.max()))
+    return Parity(len(crops), max(float(np.abs(maps - wanted).max()), wrong_score) / largest, float(difference.max()))

@@ -62,10 +62,10 @@ def draw_people(
     return canvas
 
 
-def prediction_grid(engine: TopDown, records: Records, count: int) -> np.ndarray:
+def prediction_grid(engine: TopDown, records: Records, count: int, enlarge: float = geometry.ENLARGE) -> np.ndarray:
     """Crops of the first `count` persons with their poses, above their strongest heatmaps: one picture (RGB)."""
     count = min(count, len(records))
-    centers, sizes = geometry.boxes_to_crops(records.boxes[:count], engine.codec.input_wh)
+    centers, sizes = geometry.boxes_to_crops(records.boxes[:count], engine.codec.input_wh, enlarge)
     parts = [engine.crops(read_image(records.path(i)), centers[i : i + 1], sizes[i : i + 1]) for i in range(count)]
     crops = np.concatenate(parts)
     maps = engine.maps(crops)

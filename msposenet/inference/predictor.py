@@ -58,14 +58,17 @@ class Predictor:
         """People in `image`, an array (H, W, 3) uint8 RGB or a path (EXIF orientation is honoured).
 
         boxes (P, 4) x, y, w, h in image px; without them the whole picture is one box. box_scores (P,) default to 1.
-        People more alike than the run's test.oks_nms (OKS 0.9) are merged, best first. Raises ImageError and DataError.
+        People more alike than the run's test.oks_nms (OKS 0.9) are merged, best first; boxes wholly outside the
+        picture find nobody. Raises ImageError and DataError.
         """
         name = "" if isinstance(image, np.ndarray) else str(image)
         pixels = _pixels(image)
         height, width = pixels.shape[:2]
-        boxes = np.array([[0, 0, width, height]] if boxes is None else boxes, dtype=np.float64).reshape(-1, 4)
+        boxes = _box_array([[0, 0, width, height]] if boxes is None else boxes, name)
         scores = np.ones(len(boxes)) if box_scores is None else np.asarray(box_scores, dtype=np.float64)
         _check_boxes(boxes, scores, name)
+        inside = geometry.touches_image(boxes, np.array([width, height]))
+        boxes, scores = boxes[inside], scores[inside]
         centers, sizes = geometry.boxes_to_crops(boxes, self._engine.input_wh, self.enlarge)
         keypoints = self._engine.keypoints(self._engine.crops(pixels, centers, sizes), centers, sizes)
         person_scores = rescore(scores, keypoints, self._joint_score)
@@ -80,6 +83,19 @@ def _pixels(image: Image) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(f"an image array must be (H, W, 3) uint8 RGB, found {image.dtype} {image.shape}")
     return np.ascontiguousarray(image)
+
+
+def _box_array(boxes, name: str) -> np.ndarray:
+    where = f"{name}: " if name else ""
+    try:
+        array = np.array(boxes, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}boxes are {str(boxes)[:80]}; rows of x, y, width, height wanted") from None
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise DataError(f"{where}boxes have shape {array.shape}; (P, 4), x, y, width, height, wanted: scores go apart")
+    return array
 
 
 def _check_boxes(boxes: np.ndarray, scores: np.ndarray, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msposenet.config import Config, load_config
+from msposenet.config import Config, build_config, load_config, override
 from msposenet.errors import ConfigError
 from msposenet.inference.topdown import TopDown
 from msposenet.models.build import build_codec, build_network, shifts
@@ -30,13 +30,8 @@ def find_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Config:
         info = model_info(str(model))
     except ConfigError as error:
         raise ConfigError(f"{model}: no such run, export, configuration file or model; {error}") from None
-    base = Config()
-    return base.model_copy(
-        update={
-            "model": base.model.model_copy(update={"name": info.name}),
-            "codec": base.codec.model_copy(update={"convention": info.convention}),
-        }
-    )
+    content = {"model": {"name": info.name}, "codec": {"convention": info.convention}}
+    return build_config(override(content, overrides), str(model))
 
 
 def skeleton_of(config: Config) -> Skeleton:

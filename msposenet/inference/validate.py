@@ -32,16 +32,28 @@ class Boxes:
 
     records: Records
     name: str
+    category_id: int = 1  # of persons in the annotation file
 
     @classmethod
-    def choose(cls, annotated: Records, config: TestConfig, say: Callable[[str], None] = lambda line: None) -> Boxes:
-        """The annotated boxes for `boxes: gt`, else those of the detection file that it names."""
-        if config.boxes == "gt":
-            return cls(annotated, "ground truth")
-        detections = read_detections(Path(config.boxes), annotated.image_ids, min_score=config.min_box_score)
+    def choose(cls, annotated: Records, config: Config, say: Callable[[str], None] = lambda line: None) -> Boxes:
+        """The annotated boxes of data.val for `test.boxes: gt`, else those of the detection file that it names.
+
+        Boxes wholly outside their picture are left out and counted. Raises DataError for a file that cannot be used.
+        """
+        category_id = read_ground_truth(config.data.val.annotations, annotated.skeleton).category_id
+        if config.test.boxes == "gt":
+            return cls(annotated, "ground truth", category_id)
+        file, least = Path(config.test.boxes), config.test.min_box_score
+        detections = read_detections(file, annotated.image_ids, category_id=category_id, min_score=least)
         for line in [*detections.report.lines(), detections.coverage()]:
             say(line)
-        return cls(detection_records(detections, annotated), f"detector {config.boxes}")
+        detections.report.enforce(config.data.max_bad_fraction)
+        records = detection_records(detections, annotated)
+        inside = geometry.touches_image(records.boxes, records.image_sizes[records.image_index])
+        if not inside.all():
+            say(f"  left out: {(~inside).sum()} boxes wholly outside their picture")
+            records = records.select(inside)
+        return cls(records, f"detector {config.test.boxes}", category_id)
 
 
 @dataclass(frozen=True)
@@ -133,8 +145,11 @@ def score(
     boxes: Boxes,
     config: Config,
     reporter: Reporter,
+    between: Callable[[], None] = lambda: None,
 ) -> tuple[Scores, list[dict]]:
     """COCO scores of the network on data.val, its persons looked for in `boxes`; and its result list.
+
+    `between` is called between batches and may raise to break off.
 
     Raises DataError when more than data.max_bad_fraction of the pictures cannot be read: their people would count as
     missed.
@@ -142,7 +157,12 @@ def score(
     annotations = config.data.val.annotations
     skeleton = boxes.records.skeleton
     with reporter.task("estimating") as advance:
-        estimates = estimate(engine, boxes.records, config.data.enlarge, advance)
+
+        def batch_done(done: int, total: int) -> None:
+            advance(done, total)
+            between()
+
+        estimates = estimate(engine, boxes.records, config.data.enlarge, batch_done)
     pictures = len(np.unique(boxes.records.image_index))
     if len(estimates.bad) > config.data.max_bad_fraction * pictures:
         shown = "; ".join(list(estimates.bad.values())[:5])
@@ -152,8 +172,7 @@ def score(
         )
     for reason in estimates.bad.values():
         reporter.say(f"skipped: {reason}")
-    category_id = read_ground_truth(annotations, skeleton).category_id
-    results = estimates.results(config.test, category_id)
+    results = estimates.results(config.test, boxes.category_id)
     return evaluate_coco(annotations, results, boxes=boxes.name, skeleton=skeleton), results
 
 
@@ -164,4 +183,4 @@ def score_source(engine: TopDown, config: Config, reporter: Reporter) -> tuple[S
     for line in report.lines():
         reporter.say(line)
     report.enforce(config.data.max_bad_fraction)
-    return score(engine, Boxes.choose(annotated, config.test, reporter.say), config, reporter)
+    return score(engine, Boxes.choose(annotated, config, reporter.say), config, reporter)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from msposenet.codecs import Codec, GaussianCodec, OffsetCodec
 from msposenet.config import Config
 from msposenet.errors import ConfigError
@@ -11,7 +9,7 @@ from msposenet.geometry import Convention
 from msposenet.models.zoo import get_model, model_info
 from msposenet.skeletons import Skeleton
 
-_STRIDE = 4
+_STRIDE = 4  # of every network here, in input px; importing it from them would import MXNet
 _SIGMA_PER_HEIGHT = 2 / 64  # HRNet: 2 px of a 64 px high map, 3 of 96
 _GAUSSIAN_KERNEL = 11
 _OFFSET_KERNEL = 7
@@ -79,8 +77,7 @@ def sanity_check(config: Config, skeleton: Skeleton) -> None:
         and not skeleton.upper
         and skeleton.num_joints > config.augmentation.half_body_joints
     ):
-        halves = np.array(list(skeleton.joints))
         raise ConfigError(
-            f"augmentation.half_body needs the skeleton's upper body: name its joints among {', '.join(halves)} under "
-            f"data.skeleton.upper, or set augmentation.half_body: 0"
+            f"augmentation.half_body needs the skeleton's upper body: name its joints among "
+            f"{', '.join(skeleton.joints)} under data.skeleton.upper, or set augmentation.half_body: 0"
         )

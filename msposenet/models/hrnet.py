@@ -60,8 +60,12 @@ class HRNetSpec:
             raise ConfigError(f"HRNet stages must be 1 to 4, found {self.stages!r}")
         if self.entry not in ENTRIES:
             raise ConfigError(f"unknown entry {self.entry!r} of a later stage; known: {', '.join(ENTRIES)}")
-        if len(self.modules) != 3 or min(self.modules) < 1:
-            raise ConfigError(f"HRNet modules are three counts of at least 1, found {self.modules!r}")
+        modules = self.modules
+        if not (isinstance(modules, tuple) and len(modules) == 3 and all(type(m) is int and m >= 1 for m in modules)):
+            raise ConfigError(f"HRNet modules are three counts of at least 1, found {modules!r}")
+        for name in ("repeat_stage2", "keep_all_scales", "aggregate", "wide_fuse"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"HRNet option {name} is true or false, found {getattr(self, name)!r}")
 
     @property
     def widths(self) -> tuple[int, int, int, int]:

@@ -72,7 +72,7 @@ def get_model(name: str, num_joints: int = 17, head: str | None = None, **option
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"{name} has no option {option!r}; {hint}known: {', '.join(sorted(known))}")
-    if "modules" in options:
+    if isinstance(options.get("modules"), list):
         options["modules"] = tuple(options["modules"])
     net = MultiStageHRNet(replace(spec, **options), num_joints, head or info.head)
     net.convention = info.convention

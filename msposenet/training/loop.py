@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from msposenet.data.loader import TrainingLoader
 from msposenet.data.records import Records
 from msposenet.data.samples import TrainingSamples
 from msposenet.devices import contexts
-from msposenet.errors import ConfigError, DataError, PoseError, Terminated
+from msposenet.errors import ConfigError, DataError, PoseError, StorageError, Terminated
 from msposenet.evaluation.results import write_results
 from msposenet.inference.drawing import prediction_grid
 from msposenet.inference.topdown import TopDown
@@ -59,7 +58,8 @@ def train(
 ) -> Path:
     """Train as `config` says in the run directory `folder`; returns `folder`.
 
-    `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped. `init_from` fills the
+    `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped (with train.amp the loss
+    scale starts anew). `init_from` fills the
     network from a weight file, a checkpoint or a run first; a head for other joints starts anew. Raises children of
     PoseError: bad data and configuration before anything is computed or written, DivergedError, StorageError,
     LoaderError, and Terminated after a SIGTERM was answered with a checkpoint.
@@ -73,7 +73,7 @@ def train(
     validation = None
     if config.data.val:
         annotated = _read(config, config.data.val, "data.val", reporter)
-        validation = Boxes.choose(annotated, config.test, reporter.say)
+        validation = Boxes.choose(annotated, config, reporter.say)
     net = build_network(config, records.skeleton)
     samples = TrainingSamples(
         records,
@@ -99,8 +99,12 @@ def train(
         run = _Run(config, folder, net, validation, loader, devices, reporter, terminated)
         # Nothing is written before everything has been built: a mistake leaves no half-made run behind.
         size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
+        found = None
+        if resume and any((folder / CHECKPOINTS).glob("*")):
+            found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append)
         differences = open_run(folder, config, resume, (config.train.keep + 2) * _ADAM_ARRAYS * size)
-        found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append) if resume else None
+        if resume and found is None:
+            lines.append("the run ended before its first checkpoint: starting at step 0")
         run.start(found, [*lines, *(f"changed on resuming: {line}" for line in differences)])
         run.go()
     return folder
@@ -157,6 +161,7 @@ class _Run:
             net, codec, skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size
         )
         self.done = Progress()
+        self.named: set[str] = set()  # damaged pictures the log has told of
 
     def start(self, found: Checkpoint | None, lines: list[str]) -> None:
         """Begin at step 0, or where the checkpoint `found` left off; `lines` open the log."""
@@ -184,7 +189,8 @@ class _Run:
                 while self.done.step < steps * config.epochs:
                     self._epoch(self.done.step // steps, advance)
         except PoseError as error:
-            self.log.record(f"error: {error}")
+            with suppress(StorageError):  # a full disk must not hide what went wrong
+                self.log.record(f"error: {error}")
             raise
         finally:
             self.log.close()
@@ -193,7 +199,6 @@ class _Run:
         config, steps = self.config.train, self.loader.steps
         window = _Window(self.names, config.batch_size)
         self.loader.waited = 0.0
-        known_bad = len(self.loader.bad)
         for batch in self.loader.batches(epoch, self.done.step % steps):
             rate = learning_rate(self.done.step, steps, config)
             # Nothing in the step draws random numbers; should a layer ever do, it still depends on the step alone.
@@ -204,18 +209,29 @@ class _Run:
             step_in_epoch = self.done.step - epoch * steps
             if step_in_epoch % config.log_every == 0 or step_in_epoch == steps:
                 self._report(epoch, step_in_epoch, rate, window)
-            for path in list(self.loader.bad)[known_bad:]:
-                self.log.line(f"skipped: {self.loader.bad[path]}")
-            known_bad = len(self.loader.bad)
+            self._name_damage()
             last = step_in_epoch == steps
             if self.terminated:
                 self._save()
-                raise Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
+                self._stop_if_terminated()
             if not last and config.checkpoint_steps and self.done.step % config.checkpoint_steps == 0:
                 self._save()
         # Saved first: a validation that fails must not cost the epoch.
         self._save()
         self._validate_if_due(epoch)
+
+    def _name_damage(self) -> None:
+        """A line for every damaged picture that was met for the first time."""
+        for kind, met in (("skipped", self.loader.bad), ("damaged but whole", self.loader.repaired)):
+            for path, reason in met.items():
+                if path not in self.named:
+                    self.named.add(path)
+                    self.log.line(f"{kind}: {reason if path in reason else f'{path}: {reason}'}")
+
+    def _stop_if_terminated(self) -> None:
+        """Called where the last checkpoint is up to date."""
+        if self.terminated:
+            raise Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
 
     def _validate_if_due(self, epoch: int) -> None:
         config = self.config.train
@@ -243,7 +259,7 @@ class _Run:
 
     def _validate(self, epoch: int) -> float:
         source = self.config.data.val
-        scores, results = score(self.engine, self.validation, self.config, self.reporter)
+        scores, results = score(self.engine, self.validation, self.config, self.reporter, self._stop_if_terminated)
         write_results(self.folder / RESULTS / f"keypoints_{source.annotations.stem}.json", results)
         self.log.line(
             f"Epoch[{epoch + 1}] Validation AP={scores.AP:.4f} AP50={scores.AP50:.4f} AP75={scores.AP75:.4f} "
@@ -252,7 +268,9 @@ class _Run:
         self.log.figures(self.done.step, AP=scores.AP, AP50=scores.AP50, AP75=scores.AP75, AR=scores.AR)
         with suppress(DataError):  # a damaged picture among the first four must not end a run
             self.log.picture(
-                self.done.step, "predictions", prediction_grid(self.engine, self.validation.records, _GRID)
+                self.done.step,
+                "predictions",
+                prediction_grid(self.engine, self.validation.records, _GRID, self.config.data.enlarge),
             )
         return scores.AP
 
@@ -301,9 +319,3 @@ def _used_parameters(net) -> dict[str, mx.gluon.Parameter]:
     """The network's parameters that reach an output, by structural name: only they get a gradient."""
     reached = set(mx.sym.Group(list(net(mx.sym.var("data")))).list_inputs())
     return {name: p for name, p in net._collect_params_with_prefix().items() if p.name in reached}
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl."""
-    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]

@@ -25,14 +25,7 @@ def is_run(path: Path) -> bool:
 
 def with_skeleton(config: Config, skeleton: Skeleton) -> Config:
     """The configuration with its skeleton written out, so that a run can be used without its data."""
-    explicit = SkeletonConfig(
-        name=skeleton.name,
-        joints=skeleton.joints,
-        flip_pairs=skeleton.flip_pairs,
-        sigmas=skeleton.sigmas,
-        limbs=skeleton.limbs,
-        upper=skeleton.upper,
-    )
+    explicit = SkeletonConfig.of(skeleton)
     return config.model_copy(update={"data": config.data.model_copy(update={"skeleton": explicit})})
 
 

@@ -55,15 +55,20 @@ class Stepper:
         terms = self._forward_backward(batch)
         _guard_finite(terms, step, rate, batch)
         self._trainer.set_learning_rate(rate)
-        if self._clip_norm is None:
-            self._trainer.step(len(self._contexts))
-            return terms
         self._trainer.allreduce_grads()
-        if self._amp:
-            mx.contrib.amp.unscale(self._trainer)
-        self._clip(step, rate, batch)
+        if self._clip_norm is not None:
+            if self._amp:
+                mx.contrib.amp.unscale(self._trainer)
+            self._clip(step, rate, batch)
+        elif not self._amp:  # the Trainer itself skips a float16 update that overflowed
+            self._guard_gradient(step, rate, batch)
         self._trainer.update(len(self._contexts))
         return terms
+
+    def _guard_gradient(self, step: int, rate: float, batch: Batch) -> None:
+        gradients = [p.list_grad()[0] for p in self._learnable]
+        if not mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients)).asscalar():
+            raise DivergedError(_diverged("the gradient is not finite", step, rate, batch))
 
     def _forward_backward(self, batch: Batch) -> np.ndarray:
         terms, losses = [], []

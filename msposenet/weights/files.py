@@ -22,7 +22,9 @@ def find_weights(path: Path) -> Path:
     for root in (path / "checkpoints", path):
         for pointer in ("BEST", "LAST"):
             if (root / pointer).is_file():
-                candidates.append(root / os.path.basename((root / pointer).read_text().strip()) / _MODEL)
+                name = os.path.basename((root / pointer).read_text(encoding="utf-8", errors="replace").strip())
+                # While a step is saved again, a kill may leave its old folder under this other name.
+                candidates += [root / name / _MODEL, root / f".replaced-{name}" / _MODEL]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -17,6 +17,7 @@ from msposenet.data.formats.coco_skeleton import category_skeleton
 from msposenet.data.formats.fields import Rows, listed, load_json, section, shown
 from msposenet.data.records import Records, Report
 from msposenet.errors import DataError
+from msposenet.geometry import clip_boxes, touches_image
 from msposenet.skeletons import Skeleton
 
 MAX_COORDINATE = 1e6  # px
@@ -215,14 +216,12 @@ def _clip(xywh: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, dict[str, np
 
     As HRNet's loader, pixel centres included: a box that begins left of the image is moved, not cut, on that side.
     """
-    first = np.maximum(xywh[:, :2], 0)
-    last = np.minimum(sizes - 1, first + np.maximum(xywh[:, 2:] - 1, 0))
-    boxes = np.concatenate([first, last - first], axis=1)
     with np.errstate(over="ignore"):
-        outside = (xywh[:, :2] >= sizes) | (xywh[:, :2] + xywh[:, 2:] <= 0)
+        boxes, _ = clip_boxes(xywh, sizes)
+        outside = ~touches_image(xywh, sizes)
     problems = {
         "box without width or height": (xywh[:, 2:] <= 0).any(axis=1),
-        "box outside the image": outside.any(axis=1),
+        "box outside the image": outside,
         "box of less than a pixel within the image": (boxes[:, 2:] <= 0).any(axis=1),
     }
     return boxes, problems
