@@ -13,6 +13,9 @@ from msposenet.runtime import mx
 from msposenet.training.optimizer import Adam, OptimizerState
 
 
+_ARRAYS = 100  # MXNet 1.9.1 aborts the process when an operator on many arrays is given more than about 200
+
+
 class Stepper:
     """Splits a batch over `contexts`, averages gradients, and updates with Adam.
 
@@ -66,8 +69,8 @@ class Stepper:
         return terms
 
     def _guard_gradient(self, step: int, rate: float, batch: Batch) -> None:
-        gradients = [p.list_grad()[0] for p in self._learnable]
-        if not mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients)).asscalar():
+        flags = [mx.nd.multi_all_finite(*part, num_arrays=len(part)) for part in self._gradient_parts()]
+        if not mx.nd.concat(*flags, dim=0).min().asscalar():
             raise DivergedError(_diverged("the gradient is not finite", step, rate, batch))
 
     def _forward_backward(self, batch: Batch) -> np.ndarray:
@@ -88,17 +91,21 @@ class Stepper:
 
     def _clip(self, step: int, rate: float, batch: Batch) -> None:
         """Scale every device's gradient so that the averaged gradient's norm is at most clip_norm."""
-        gradients = [p.list_grad() for p in self._learnable]
-        squares = [mx.nd.square(of_parameter[0]).sum() for of_parameter in gradients]
-        norm = math.sqrt(float(mx.nd.add_n(*squares).asscalar())) / len(self._contexts)
+        squares = [mx.nd.multi_sum_sq(*part, num_arrays=len(part)) for part in self._gradient_parts()]
+        norm = math.sqrt(float(mx.nd.concat(*squares, dim=0).sum().asscalar())) / len(self._contexts)
         if not math.isfinite(norm):
             if self._amp:
                 return  # float16 overflowed: the Trainer skips this update and lowers its loss scale
             raise DivergedError(_diverged("the gradient's norm is not finite", step, rate, batch))
         if norm > self._clip_norm:
-            for of_parameter in gradients:
-                for gradient in of_parameter:
+            for parameter in self._learnable:
+                for gradient in parameter.list_grad():
                     gradient *= self._clip_norm / norm
+
+    def _gradient_parts(self) -> list[list[mx.nd.NDArray]]:
+        """The first device's gradients, in parts that MXNet's operators on many arrays can take."""
+        gradients = [p.list_grad()[0] for p in self._learnable]
+        return [gradients[i : i + _ARRAYS] for i in range(0, len(gradients), _ARRAYS)]
 
 
 def _guard_finite(terms: np.ndarray, step: int, rate: float, batch: Batch) -> None:
