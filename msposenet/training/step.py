@@ -12,7 +12,6 @@ from msposenet.errors import ConfigError, DivergedError
 from msposenet.runtime import mx
 from msposenet.training.optimizer import Adam, OptimizerState
 
-
 _ARRAYS = 100  # MXNet 1.9.1 aborts the process when an operator on many arrays is given more than about 200
 
 
