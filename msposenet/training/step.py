@@ -52,7 +52,7 @@ class Stepper:
     def __call__(self, batch: Batch, rate: float, step: int) -> np.ndarray:
         """Loss terms (T,) of the batch, after whose gradient the weights have moved.
 
-        Raises DivergedError before the weights are touched when a term or the gradient is not finite.
+        Raises DivergedError at the step whose loss terms or gradient are not finite; the caller must not save then.
         """
         terms = self._forward_backward(batch)
         _guard_finite(terms, step, rate, batch)
@@ -62,15 +62,17 @@ class Stepper:
             if self._amp:
                 mx.contrib.amp.unscale(self._trainer)
             self._clip(step, rate, batch)
-        elif not self._amp:  # the Trainer itself skips a float16 update that overflowed
-            self._guard_gradient(step, rate, batch)
+        # Asked for before the update and read after it: the update is queued while the gradient is still computed.
+        finite = self._finite_gradient()
         self._trainer.update(len(self._contexts))
+        # The Trainer itself skips a float16 update that overflowed.
+        if not self._amp and not finite.asscalar():
+            raise DivergedError(_diverged("the gradient is not finite", step, rate, batch))
         return terms
 
-    def _guard_gradient(self, step: int, rate: float, batch: Batch) -> None:
+    def _finite_gradient(self) -> mx.nd.NDArray:
         flags = [mx.nd.multi_all_finite(*part, num_arrays=len(part)) for part in self._gradient_parts()]
-        if not mx.nd.concat(*flags, dim=0).min().asscalar():
-            raise DivergedError(_diverged("the gradient is not finite", step, rate, batch))
+        return mx.nd.concat(*flags, dim=0).min()
 
     def _forward_backward(self, batch: Batch) -> np.ndarray:
         terms, losses = [], []
