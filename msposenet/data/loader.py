@@ -185,7 +185,12 @@ class _Worker:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, samples, slots, os.getpid()), daemon=True)
-        self._process.start()
+        # Held back until the worker ignores it: a SIGTERM to the group must not find it half awake.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._in_flight: deque[np.ndarray] = deque()
 
@@ -239,6 +244,7 @@ def _work(pipe: Connection, samples: TrainingSamples, slots: list[Slot], parent:
     # Sent to the whole process group, both are the parent's to answer: it still needs batches to end its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     cv2.setNumThreads(0)
     while True:
         # A sibling holds a copy of the pipe's other end, so its closing is not told; the parent's death is looked for.
