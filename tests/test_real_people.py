@@ -16,7 +16,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "coco_overfit_cpu.yaml"
 
 @pytest.mark.slow
 def test_a_small_network_begins_to_know_real_people_by_heart(tmp_path):
-    """24 of its 350 epochs. A wrong flip table, crop or offset leaves AP at 0 here."""
+    """40 of its 350 epochs; a mirror that does not exchange the sides fails it."""
     annotations = sample("coco/annotations/person_keypoints_train2017.json")
     images = sample("coco/images/train2017")
     paths = [
@@ -24,9 +24,9 @@ def test_a_small_network_begins_to_know_real_people_by_heart(tmp_path):
         for part in ("train", "val")
         for key, value in (("annotations", annotations), ("images", images))
     ]
-    shorter = ["train.epochs=24", "train.lr_drops=[20]", "train.validate_every=0", "train.warmup_steps=10"]
+    shorter = ["train.epochs=40", "train.lr_drops=[34]", "train.validate_every=0", "train.warmup_steps=10"]
     folder = train(load_config(CONFIG, [*paths, *shorter]), tmp_path / "run")
     figures = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert figures[-1]["AP"] >= 0.1  # seen: 0.134
+    assert figures[-1]["AP"] >= 0.15
     losses = [line["loss"] for line in figures if "loss" in line]
-    assert losses[-1] < 0.7 * losses[0]  # seen: 0.57
+    assert losses[-1] < 0.4 * losses[0]

@@ -59,10 +59,9 @@ def train(
     """Train as `config` says in the run directory `folder`; returns `folder`.
 
     `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped (with train.amp the loss
-    scale starts anew). `init_from` fills the
-    network from a weight file, a checkpoint or a run first; a head for other joints starts anew. Raises children of
-    PoseError: bad data and configuration before anything is computed or written, DivergedError, StorageError,
-    LoaderError, and Terminated after a SIGTERM was answered with a checkpoint.
+    scale starts anew). `init_from` fills the network from a weight file, a checkpoint or a run first; a head for other
+    joints starts anew. Raises children of PoseError: bad data and configuration before anything is computed or
+    written, DivergedError, StorageError, LoaderError, and Terminated after a SIGTERM was answered with a checkpoint.
     """
     reporter = reporter or Reporter(quiet=True)
     if resume and init_from:
