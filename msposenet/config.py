@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from msposenet.errors import ConfigError
 from msposenet.skeletons import SKELETONS, Skeleton, get_skeleton
@@ -56,19 +56,53 @@ class SkeletonConfig(Section):
 
 
 class Source(Section):
-    """One annotated set."""
+    """One annotated set, and how it takes part."""
 
-    format: Literal["coco"] = "coco"
-    annotations: Path
+    name: Optional[str] = None  # what reports and scores call it; its format and file when left out
+    format: Literal["coco", "mpii", "aic", "crowdpose", "posetrack", "lsp"] = "coco"
+    annotations: Path  # a file; for PoseTrack also a folder of one file a video
     images: Path  # folder that the annotations' file names are relative to
+    pictures: Optional[tuple[Count, Count]] = None  # first and last picture used, counted from 1 in the file's order
+    joints: dict[str, Union[str, tuple[str, str], None]] = {}  # joint wanted: the set's own, two for their midpoint, null
+    joint_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by joint wanted, multiplies loss.joint_weights
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0  # an epoch takes this many samples per person of the set
+    boxes: Literal["file", "joints"] = "file"  # joints: the labelled joints' extent, larger by `box_margin` on each side
+    box_margin: Annotated[float, Field(ge=0, le=10)] = 0.15  # of the extent's width and height
+    min_joints: Count = 1  # labelled joints, after mapping, that a person must have to train
+    min_size: Annotated[float, Field(ge=0)] = 0.0  # px: persons whose box has a shorter long side do not train
+    detections: Optional[Path] = None  # boxes of a detector in COCO's result form, for test.boxes: detections
+    head_sizes: Optional[Path] = None  # MPII: head sizes for PCKh, where the annotations have none
+    metric: Optional[Literal["coco", "mpii", "aic", "crowdpose", "posetrack", "pck"]] = None  # the format's when left out
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        if self.pictures and self.pictures[0] > self.pictures[1]:
+            raise ValueError(f"pictures runs from {self.pictures[0]} to {self.pictures[1]}; name the first one first")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What reports and scores call the set."""
+        return self.name or f"{self.format}:{self.annotations.stem}"
+
+
+def _as_list(value: Any) -> Any:
+    """One set may be written without the list."""
+    return () if value is None else (value,) if isinstance(value, (Mapping, Source)) else value
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_list)]
 
 
 class DataConfig(Section):
     """What is trained and validated on, and how it is read."""
 
-    train: Optional[Source] = None
-    val: Optional[Source] = None
-    skeleton: Union[str, SkeletonConfig] = "auto"  # auto: the joints the training file names
+    train: Sources = ()
+    val: Sources = ()  # each is scored by itself, with its own metric
+    skeleton: Union[str, SkeletonConfig] = "auto"  # auto: the training set's own; union21 where sets differ
+    pack: Optional[Path] = None  # folder that `msposenet pack` made of data.train, read in place of the pictures
+    share_decode: bool = False  # the persons of a picture follow each other, so that it is decoded once
+    reduced_decode: bool = False  # pictures whose person is more than twice the crop are decoded at a half to an eighth
     input: tuple[Count, Count] = (256, 192)  # height, width of the crop in px, multiples of 32
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that make samples; 0: the training process itself
     worker_timeout: Positive = 120.0  # seconds without a batch after which a worker counts as hung
@@ -83,6 +117,13 @@ class DataConfig(Section):
             raise ValueError(f"input must be multiples of 32, found {list(self.input)}")
         if isinstance(self.skeleton, str) and self.skeleton not in ("auto", *SKELETONS):
             raise ValueError(f"unknown skeleton {self.skeleton!r}; known: auto, {', '.join(SKELETONS)}")
+        if self.pack is not None and (self.share_decode or self.reduced_decode):
+            raise ValueError("share_decode and reduced_decode are about picture files; leave them out with a pack")
+        for part, sources in (("train", self.train), ("val", self.val)):
+            titles = [source.title for source in sources]
+            repeated = sorted({title for title in titles if titles.count(title) > 1})
+            if repeated:
+                raise ValueError(f"{part} has two sets called {repeated}; give each a `name`")
         return self
 
     @property
@@ -156,7 +197,7 @@ class TestConfig(Section):
 
     __test__ = False  # not a pytest class
 
-    boxes: str = "gt"  # gt, or a detection file in COCO's result form
+    boxes: str = "gt"  # gt; a detection file in COCO's result form; detections: each set's own
     min_box_score: float = 0.0
     flip: bool = True
     shift: Optional[bool] = None  # one-pixel shift of the mirrored map; on for heatmaps in the standard convention
@@ -238,13 +279,32 @@ def _override(content: dict, text: str) -> dict:
     section = content
     *parents, last = key.split(".")
     for parent in parents:
-        child = section.get(parent)
-        if child is not None and not isinstance(child, dict):
+        child = _entry(section, parent, text)
+        if isinstance(child, list) and len(child) == 1 and isinstance(child[0], dict):
+            child = child[0]  # the only one needs no number
+        if child is not None and not isinstance(child, (dict, list)):
             raise ConfigError(f"--set {text}: {parent} is a value, not a section")
-        section[parent] = dict(child or {})
-        section = section[parent]
-    section[last] = parsed
+        copied = list(child) if isinstance(child, list) else dict(child or {})
+        section[_key(section, parent)] = copied
+        section = copied
+    _entry(section, last, text)
+    section[_key(section, last)] = parsed
     return content
+
+
+def _key(section: dict | list, name: str) -> str | int:
+    return int(name) if isinstance(section, list) else name
+
+
+def _entry(section: dict | list, name: str, text: str) -> Any:
+    """What `name` holds: a key of a section, a number from 0 in a list."""
+    if isinstance(section, dict):
+        return section.get(name)
+    if not name.isdigit() or int(name) >= len(section):
+        raise ConfigError(
+            f"--set {text}: {name!r} stands where a list has {len(section)} entries; give its number, from 0"
+        )
+    return section[int(name)]
 
 
 def _number(text: str) -> str | float:

@@ -10,6 +10,7 @@ coordinates. A person's crop is described by its `center` (x, y) and `size` (wid
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import cv2
@@ -98,13 +99,14 @@ def crop_matrix(center, size, rotation: float, output_wh, convention: Convention
 
 
 def _unbiased_matrix(center, size, rotation: float, output_wh) -> np.ndarray:
-    angle = np.deg2rad(rotation)
-    scale_x, scale_y = Convention.UNBIASED.extent(output_wh) / np.asarray(size, dtype=np.float64)
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = np.asarray(center, dtype=np.float64)
+    width, height = (float(side) for side in size)
+    scale_x, scale_y = (output_wh[0] - 1.0) / width, (output_wh[1] - 1.0) / height
+    angle = math.radians(rotation)
+    cos, sin = math.cos(angle), math.sin(angle)
+    x, y = (float(value) for value in center)
     matrix = [
-        [cos * scale_x, -sin * scale_x, scale_x * (-x * cos + y * sin + 0.5 * size[0])],
-        [sin * scale_y, cos * scale_y, scale_y * (-x * sin - y * cos + 0.5 * size[1])],
+        [cos * scale_x, -sin * scale_x, scale_x * (-x * cos + y * sin + 0.5 * width)],
+        [sin * scale_y, cos * scale_y, scale_y * (-x * sin - y * cos + 0.5 * height)],
     ]
     return np.array(matrix, dtype=np.float32)  # float32, as the reference's: crops agree bit for bit
 
@@ -119,9 +121,20 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return cv2.invertAffineTransform(np.asarray(matrix, dtype=np.float64))
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, output_wh) -> np.ndarray:
-    """The crop (h, w, 3) that `matrix` (image -> crop) cuts from `image`: bilinear, black outside."""
-    return cv2.warpAffine(image, matrix, (int(output_wh[0]), int(output_wh[1])), flags=cv2.INTER_LINEAR)
+def warp(
+    image: np.ndarray, matrix: np.ndarray, output_wh, out: np.ndarray | None = None, corner: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """The crop (h, w, 3) that `matrix` (image -> crop) cuts: bilinear, black outside; written into `out` if given.
+
+    `image` may be the part of the picture that begins at px `corner`: the crop is the whole picture's, but for a grey
+    level in a million where rounding decides.
+    """
+    size = (int(output_wh[0]), int(output_wh[1]))
+    if corner == (0, 0):
+        return cv2.warpAffine(image, matrix, size, dst=out, flags=cv2.INTER_LINEAR)
+    back = invert(matrix)
+    back[:, 2] -= corner
+    return cv2.warpAffine(image, back, size, dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def cut_crops(image: np.ndarray, centers, sizes, output_wh, convention: Convention) -> np.ndarray:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -164,6 +165,11 @@ def remove_quietly(path: PathLike) -> None:
         os.unlink(path)
     except OSError:
         return
+
+
+def file_name(title: str) -> str:
+    """`title` as part of a file's name: letters, digits, dots and dashes stay, everything else becomes "_"."""
+    return re.sub(r"[^\w.-]+", "_", title).strip(".") or "_"
 
 
 def make_folder(folder: PathLike) -> Path:

@@ -10,6 +10,7 @@ from shared_data import load_golden
 from msposenet.codecs import GaussianCodec
 from msposenet.config import AugmentationConfig
 from msposenet.data.augmentation import CropPlan, augment, half_body
+from msposenet.data.pictures import View
 from msposenet.data.samples import cut
 from msposenet.geometry import Convention
 from msposenet.skeletons import COCO_17
@@ -55,7 +56,7 @@ def test_complete_training_samples(case):
     np.testing.assert_allclose(plan.center, g[f"{p}center"], rtol=1e-6)
     np.testing.assert_allclose(plan.size / 200, g[f"{p}scale"], rtol=1e-6)
     assert plan.rotation == pytest.approx(float(g[f"{p}rotation"]))
-    crop, joints, labelled = cut(picture, keypoints, plan, COCO_17, wh, Convention.STANDARD)
+    crop, joints, labelled = cut(View(picture), picture.shape[1], keypoints, plan, COCO_17, wh, Convention.STANDARD)
     np.testing.assert_array_equal(crop, g[f"{p}crop"])
     np.testing.assert_allclose(joints, g[f"{p}joints"][:, :2] * labelled[:, None], atol=2e-4)
     codec = GaussianCodec(wh, (wh[0] // 4, wh[1] // 4), Convention.STANDARD, float(g[f"{p}sigma"]))
@@ -94,5 +95,6 @@ def test_an_unlabelled_joint_with_nan_does_not_reach_the_batch():
     keypoints[0] = [60, 60, 2]
     keypoints[:, :2] = np.nan_to_num(keypoints[:, :2])
     plan = CropPlan(np.array([60.0, 60.0]), np.array([90.0, 120.0]))
-    _, joints, labelled = cut(np.zeros((120, 120, 3), np.uint8), keypoints, plan, COCO_17, INPUT, Convention.UNBIASED)
+    view = View(np.zeros((120, 120, 3), np.uint8))
+    _, joints, labelled = cut(view, 120, keypoints, plan, COCO_17, INPUT, Convention.UNBIASED)
     assert np.isfinite(joints).all() and not joints[1:].any() and labelled.sum() == 1

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from fuzz import mutate
 from shared_data import load_golden, sample
 
-from msposenet.data.formats import READERS
+from msposenet.data.formats import READERS, document
 from msposenet.data.formats.coco import read_coco
 from msposenet.data.records import Report, Tally
 from msposenet.errors import DataError, PoseError
@@ -272,18 +273,17 @@ def test_skeletons_that_contradict_themselves(read, names, message):
         read(with_joints(*names))
 
 
-def test_given_skeleton_must_agree(read):
+def test_a_given_skeleton_is_for_files_of_its_names_or_of_none(read):
     assert read(content(), COCO_17)[0].skeleton is COCO_17
-    with pytest.raises(
-        DataError, match=r"17 joints nose, .*right_ankle are not the 16 joints of skeleton 'mpii16': right_ankle"
-    ):
-        read(content(), MPII_16)
-    swapped = put(content(), "categories", 0, "keypoints", [*COCO_17.joints[1:], "nose"])
-    with pytest.raises(DataError, match="are not the 17 joints of skeleton 'coco17'"):
-        read(swapped, COCO_17)
-    assert read(swapped)[0].skeleton.joints[-1] == "nose"
+    assert read(content(), MPII_16)[0].skeleton is COCO_17
+    renamed = replace(COCO_17, name="mine", sigmas=(0.1,) * 17)
+    assert read(content(), renamed)[0].skeleton is renamed
+    turned = put(content(), "categories", 0, "keypoints", [*COCO_17.joints[1:], "nose"])
+    assert read(turned, COCO_17)[0].skeleton.joints == (*COCO_17.joints[1:], "nose")
     unnamed = put(content(), "categories", 0, "keypoints", ...)
     assert "the file names no joints, taken in this order" in read(unnamed, COCO_17)[1].warnings
+    with pytest.raises(DataError, match="'keypoints' has 51 numbers; 48 are wanted"):
+        read(unnamed, MPII_16)
     with pytest.raises(DataError, match="has no 'keypoints', the list of joint names"):
         read(unnamed)
 
@@ -489,3 +489,154 @@ def test_only_our_errors_escape_from_damaged_annotations(read):
         except PoseError:
             refused += 1
     assert 100 < refused < 300
+
+
+# Large files: decoded in parts, with the same outcome as when they are decoded whole
+
+
+@pytest.fixture
+def read_both(read, monkeypatch):
+    """What a file gives in parts of two items and whole: the columns and the report, or the error's words."""
+
+    def outcome(root):
+        try:
+            records, report = read(root)
+        except DataError as error:
+            return str(error)
+        columns = {name: column for name, column in vars(records).items() if isinstance(column, np.ndarray)}
+        return {name: (column.dtype, column.tolist()) for name, column in columns.items()}, records.skeleton, report
+
+    def read_both(root):
+        monkeypatch.setattr(document, "CHUNK", 2)
+        parts = outcome(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(document.Document, "_sliced", lambda self: None)
+            return parts, outcome(root)
+
+    return read_both
+
+
+SAMPLES = [
+    ("coco/annotations/person_keypoints_train2017.json", None),
+    ("coco/annotations/person_keypoints_val2017.json", None),
+    ("coco_sample/test_coco.json", None),
+    ("aic/test_aic.json", None),
+    ("crowdpose/test_crowdpose.json", CROWDPOSE_14),
+]
+
+
+@pytest.mark.parametrize("name, skeleton", SAMPLES)
+def test_sound_files_are_never_decoded_whole(name, skeleton, tmp_path, monkeypatch):
+    def whole(path):
+        raise AssertionError(f"{path} was decoded whole")
+
+    monkeypatch.setattr(document, "load_json", whole)
+    options = {"aliases": {"head": "head_top"}} if skeleton else {}
+    records, _ = read_coco(sample(name), tmp_path, skeleton, **options)
+    columns = [value for name, value in vars(records).items() if name not in ("skeleton", "origins")]
+    # Forked workers share the memory of plain arrays, not that of objects.
+    assert all(type(column) is np.ndarray and column.dtype.kind in "Sfiu" for column in columns)
+
+
+@pytest.mark.parametrize("name, skeleton", SAMPLES)
+def test_samples_are_the_same_in_parts_and_whole(name, skeleton, read_both):
+    parts, whole = read_both(sample(name).read_bytes())
+    assert parts == whole and len(parts) == 3
+
+
+ODD_NUMBERS = (
+    "NaN",
+    "Infinity",
+    "1e999",
+    "-1e999",
+    "1" + "0" * 30,
+    "1" + "0" * 400,
+    "-0",
+    "1E2",
+    "1.5e-400",
+    "true",
+    "null",
+)
+
+
+@pytest.mark.parametrize("number", ODD_NUMBERS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        '"keypoints": [@, 3, 0, ',  # of an unlabelled joint
+        '"keypoints": [@, 3, 2, ',
+        '"bbox": [@, 20, 40, 50]',
+        '"area": @',
+        '"iscrowd": @',
+        '"id": @',
+        '"image_id": @',
+        '"category_id": @',
+        '"num_keypoints": @',  # not wanted by the reader
+    ],
+)
+def test_odd_numbers_are_the_same_in_parts_and_whole(where, number, read_both):
+    text = json.dumps(content())
+    key = where.split(":")[0]
+    pattern = key + (r": \[\d+, \d+, \d+, " if 'keypoints": [' in where else r": (\[.*?\]|[\d.]+)")
+    places = list(re.finditer(pattern, text))
+    place = places[-2]  # of the second person of three
+    damaged = text[: place.start()] + where.replace("@", number) + text[place.end() :]
+    parts, whole = read_both(damaged.encode())
+    assert parts == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.decode().encode("utf-16"),
+        lambda text: text.replace(b'"iscrowd"', b'"is\\u0063rowd"'),  # the same key
+        lambda text: text.replace(b'"id": 9', b'"id": 5, "id": 9'),  # the last one counts
+        lambda text: text.replace(b'"id": 9', b'"id": "5", "id": 9'),
+        lambda text: text.replace(b'"id": 9', b'"id": 9, "id": "5"'),
+        lambda text: text.replace(b'"area": 600.0', b'"bbox": null, "area": 600.0'),
+        lambda text: text[:-1] + b', "annotations": []}',
+        lambda text: text[:-1] + b', "images": null}',
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": ' + b"[" * 5000 + b"]" * 5000),
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": "\\ud800"'),
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": "\xff"'),  # no UTF-8, in what is not wanted
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": "\xc3\xa9"'),
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": {"size": [80, 100], "counts": "aY1"}'),
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": [01]'),
+        lambda text: text.replace(b'"segmentation": []', b'"segmentation": [1,]'),
+        lambda text: text.replace(b"001.jpg", "été.jpg".encode()),
+        lambda text: text.replace(b"001.jpg", b"\xe9t\xe9.jpg"),
+        lambda text: text.replace(b"001.jpg", b"\\ud800.jpg"),
+        lambda text: text + b" \n\t",
+        lambda text: text + b"\0",
+        lambda text: text + text,
+    ],
+)
+def test_odd_files_are_the_same_in_parts_and_whole(change, read_both):
+    text = json.dumps(content()).encode()
+    assert change(text) != text
+    parts, whole = read_both(change(text))
+    assert parts == whole
+
+
+@pytest.mark.parametrize("section, problem", [("annotations", "a second annotation"), ("images", "a second image")])
+def test_repetitions_far_apart_are_found(section, problem, read_both):
+    """Further apart than the parts in which a file is decoded."""
+    root = content()
+    root["images"] += [{**root["images"][0], "id": number} for number in range(10, 20)]
+    root["annotations"] += [person(number) for number in range(10, 20)]
+    assert len(read_both(root)[0]) == 3
+    root[section].append({**root[section][0]})
+    parts, whole = read_both(root)
+    assert parts == whole and problem in parts
+
+
+def test_damage_is_the_same_in_parts_and_whole(read_both):
+    data, rng, sound, longest = json.dumps(content()).encode(), np.random.default_rng(41), 0, 0.0
+    for _ in range(1000):
+        damaged, start = mutate(data, rng), time.perf_counter()
+        parts, whole = read_both(damaged)
+        longest = max(longest, time.perf_counter() - start)
+        assert parts == whole
+        sound += len(parts) == 3
+    assert 50 < sound < 500 and longest < 2

@@ -16,7 +16,7 @@ MISTAKES = {
     "unknown section": ("trian: {epochs: 3}", "unknown key 'trian'; did you mean 'train'?"),
     "unknown key of a source": (
         "data: {train: {anotations: x, annotations: a, images: b}}",
-        "unknown key 'data.train.anotations'; did you mean 'annotations'?",
+        "unknown key 'data.train.0.anotations'; did you mean 'annotations'?",
     ),
     "missing key": ("data: {train: {images: b}}", "data.train.annotations: Field required"),
     "a word for a number": ("train: {epochs: many}", "train.epochs"),

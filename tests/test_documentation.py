@@ -268,7 +268,7 @@ def test_an_example_configuration_can_be_trained(name):
     sanity_check(config, config.fixed_skeleton() or COCO_17)
     header = path.read_text().split("\ndata:")[0]
     assert re.search(rf"^#   msposenet train configs/{re.escape(name)}( |$)", header, re.MULTILINE)
-    assert "Hardware" in header and config.data.train is not None and config.data.val is not None
+    assert "Hardware" in header and config.data.train and config.data.val
 
 
 def test_the_skeleton_in_the_template_can_be_switched_on(tmp_path):

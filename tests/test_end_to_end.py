@@ -93,7 +93,7 @@ def detections():
         },
         "test",
     )
-    boxes = Boxes.choose(annotated, config).records
+    boxes = Boxes.choose(annotated, config.data.val[0], config).records
     net = fill_by_rule(get_model("hrnet_w32"))
     codec = GaussianCodec((192, 256), (48, 64), Convention.STANDARD)
     engine = TopDown(net, codec, COCO_17, flip=False, batch_size=32)
@@ -134,7 +134,7 @@ def test_detector_boxes_to_the_score(detections, variant):
     for threshold, name in ((0.9, "kept_index"), (0.7, "kept_index_oks_70"), (0.5, "kept_index_oks_50")):
         kept = suppress(image_ids, keypoints, scores, areas, sigmas=COCO_17.sigma_array, threshold=threshold)
         np.testing.assert_array_equal(kept, g[f"{variant}{name}"])
-    results = Estimates(boxes, keypoints, passes.sizes, {}).results(TestConfig())
+    results = Estimates(boxes, COCO_17, keypoints, passes.sizes, {}).results(TestConfig())
     assert [r["image_id"] for r in results] == g[f"{variant}result_image_id"].tolist()
     np.testing.assert_allclose([r["score"] for r in results], g[f"{variant}result_score"], atol=1e-3)
     real = evaluate_coco(sample("coco_sample/test_coco.json"), results, boxes="detector")

@@ -14,7 +14,6 @@ from people_set import images_of, people_set, records_of
 from msposenet.config import AugmentationConfig
 from msposenet.data.loader import TrainingLoader
 from msposenet.data.samples import TrainingSamples
-from msposenet.data.sampling import global_batch
 from msposenet.errors import DataError, LoaderError
 from msposenet.geometry import Convention
 
@@ -24,7 +23,7 @@ def samples(kind=TrainingSamples, **options):
 
 
 def copies(batches):
-    return [[np.array(a) for a in (b.crops, b.joints, b.labelled, b.indices)] for b in batches]
+    return [[np.array(a) for a in (b.crops, b.joints, b.weights, b.indices)] for b in batches]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -39,18 +38,18 @@ def test_workers_change_nothing(workers):
 def test_an_epoch_left_early_does_not_spill_into_the_next():
     with TrainingLoader(samples(), 4, workers=2) as loader:
         for batch in loader.batches(0):
-            assert batch.indices.tolist() == loader.indices(0, 0).tolist()
+            assert batch.indices.tolist() == loader.codes(0, 0).tolist()
             break
         found = [batch.indices.tolist() for batch in loader.batches(1)]
-        assert found == [loader.indices(1, step).tolist() for step in range(loader.steps)]
+        assert found == [loader.codes(1, step).tolist() for step in range(loader.steps)]
 
 
 def test_ranks_share_the_global_batches():
     count = len(samples())
     loaders = [TrainingLoader(samples(), 8, rank=rank, ranks=2) for rank in range(2)]
     for step in range(loaders[0].steps):
-        whole = np.concatenate([loader.indices(3, step) for loader in loaders])
-        np.testing.assert_array_equal(whole, global_batch(1, 3, step, count, 8))
+        whole = np.concatenate([loader.codes(3, step) for loader in loaders])
+        np.testing.assert_array_equal(whole, samples().order.batch(3, step, 8))
 
 
 def test_a_sigterm_to_the_whole_group_leaves_the_workers_at_work():
@@ -66,14 +65,14 @@ class Dying(TrainingSamples):
 
     how = signal.SIGKILL
 
-    def make(self, epoch, index, on_warning=None):
+    def make(self, epoch, index, *arguments):
         if epoch == 1:
             if self.how == "hang":
                 time.sleep(60)
             elif self.how == "raise":
                 raise RuntimeError("a defect")
             os.kill(os.getpid(), self.how)
-        return super().make(epoch, index, on_warning)
+        return super().make(epoch, index, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def test_a_nan_in_the_batch_stops_before_the_weights_move(tmp_path, monkeypatch)
 
     make = TrainingSamples.make
 
-    def poisoned(self, epoch, index, on_warning=None):
-        crop, joints, labelled = make(self, epoch, index)
+    def poisoned(self, epoch, index, *arguments):
+        crop, joints, labelled = make(self, epoch, index, *arguments)
         return crop, joints * np.nan if epoch == 1 else joints, np.ones_like(labelled)
 
     monkeypatch.setattr(TrainingSamples, "make", poisoned)

@@ -38,7 +38,7 @@ def demo(
     from msposenet.inference.output import write_prediction
     from msposenet.inference.predictor import Predictor
     from msposenet.inference.source import load_network, load_topdown, skeleton_of
-    from msposenet.inference.validate import score_source
+    from msposenet.inference.scoring import score_sets
     from msposenet.models.build import build_codec
     from msposenet.progress import Reporter
     from msposenet.runtime import mx
@@ -60,7 +60,7 @@ def demo(
 
     reporter.say("3/5 scoring on the held-out people")
     engine, config = load_topdown(run, context=contexts()[0])
-    scores, _ = score_source(engine, config, reporter)
+    scores = score_sets(engine, config, reporter)[0].scores
     for line in scores.lines(config.model.name):
         reporter.say(line)
 

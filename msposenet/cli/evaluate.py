@@ -20,30 +20,41 @@ def evaluate(
     ),
     overrides: list[str] = typer.Option([], "--set", help="Change a value, for example test.flip=false. Repeatable."),
     device: str = typer.Option("auto", help="cpu, gpu:0 or auto."),
-    out: Optional[Path] = typer.Option(None, help="Write the result list (COCO form) to this file."),
+    out: Optional[Path] = typer.Option(
+        None, help="Write the result list (COCO form) to this file; with several sets a folder of one file each."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Score a model on the validation set (data.val) of its configuration."""
+    """Score a model on the validation sets (data.val) of its configuration, each by its own metric."""
     from msposenet.devices import contexts
     from msposenet.errors import ConfigError
     from msposenet.evaluation.results import write_results
     from msposenet.inference.source import find_config, load_topdown
-    from msposenet.inference.validate import score_source
+    from msposenet.inference.scoring import overall, score_sets
     from msposenet.progress import Reporter
+    from msposenet.storage import file_name
 
     if boxes is not None:
         overrides = [*overrides, f"test.boxes={boxes}"]
     config = find_config(model, tuple(overrides))
-    if config.data.val is None:
+    if not config.data.val:
         raise ConfigError(f"{model}: data.val is not set: name its annotations and images")
     engine, _ = load_topdown(model, weights, contexts([device])[0], config=config)
     reporter = Reporter()
-    scores, results = score_source(engine, config, reporter)
-    if out is not None:
-        write_results(out, results)
-        reporter.say(f"wrote {out}")
+    scored = score_sets(engine, config, reporter)
+    for part in scored if out is not None else ():
+        target = out if len(scored) == 1 else out / f"keypoints_{file_name(part.title)}.json"
+        write_results(target, part.results)
+        reporter.say(f"wrote {target}")
     if as_json:
-        print_json({"model": str(model), "annotations": str(config.data.val.annotations), **scores.as_dict()})
+        sets = [
+            {"set": part.title, "annotations": str(source.annotations), **part.scores.as_dict()}
+            for part, source in zip(scored, config.data.val)
+        ]
+        print_json({"model": str(model), **(sets[0] if len(sets) == 1 else {"score": overall(scored), "sets": sets})})
         return
-    for line in scores.lines(config.model.name):
-        typer.echo(line)
+    for part in scored:
+        if len(scored) > 1:
+            typer.echo(f"== {part.title}")
+        for line in part.scores.lines(config.model.name):
+            typer.echo(line)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from msposenet.cli import demo, evaluate, export, predict, summary, train
+from msposenet.cli import bench, check_data, demo, evaluate, export, pack, predict, summary, train
 from msposenet.errors import PoseError
 
 app = typer.Typer(
@@ -22,7 +22,10 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("check-data")(check_data.check_data)
+app.command("pack")(pack.pack)
 app.command("summary")(summary.summary)
+app.add_typer(bench.bench, name="bench")
 
 
 def _version(value: bool) -> None:

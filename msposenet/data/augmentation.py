@@ -45,11 +45,11 @@ def augment(
         half = half_body(keypoints, skeleton.upper_mask, input_wh, rng)
         if half is not None:
             plan = replace(plan, center=half[0], size=half[1])
-    zoom = np.clip(1 + config.scale * rng.standard_normal(), 1 - config.scale, 1 + config.scale)
+    zoom = min(max(1 + config.scale * rng.standard_normal(), 1 - config.scale), 1 + config.scale)
     rotation = 0.0
     if rng.random() <= config.rotation_probability:
         limit = 2 * config.rotation
-        rotation = float(np.clip(config.rotation * rng.standard_normal(), -limit, limit))
+        rotation = min(max(config.rotation * rng.standard_normal(), -limit), limit)
     plan = replace(plan, size=resize(plan.size, zoom), rotation=rotation)
     if rng.random() <= config.flip and config.flip > 0:
         mirrored = np.array([image_width - plan.center[0] - 1, plan.center[1]], dtype=np.float32)

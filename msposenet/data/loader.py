@@ -23,7 +23,7 @@ import numpy as np
 
 from msposenet.data.records import MAX_BAD_FRACTION, MAX_BAD_ITEMS
 from msposenet.data.samples import BadItem, TrainingSamples
-from msposenet.data.sampling import global_batch, rank_share, steps_per_epoch
+from msposenet.data.sampling import rank_share, steps_per_epoch
 from msposenet.errors import DataError, LoaderError, PoseError
 
 _BATCHES_PER_WORKER = 2  # one being made, one waiting
@@ -35,13 +35,13 @@ _SHOWN = 5
 class Batch:
     """One rank's part of a global batch; the arrays are valid until the next batch is asked for.
 
-    crops (B, h, w, 3) uint8 RGB; joints (B, K, 2) float32 in crop px; labelled (B, K) float32, 0 or 1;
+    crops (B, h, w, 3) uint8 RGB; joints (B, K, 2) float32 in crop px; weights (B, K) float32, 0 where unlabelled;
     indices (B,) int64 of the samples in the records; image_ids (B,) int64 of their pictures.
     """
 
     crops: np.ndarray
     joints: np.ndarray
-    labelled: np.ndarray
+    weights: np.ndarray
     indices: np.ndarray
     image_ids: np.ndarray
 
@@ -87,7 +87,7 @@ class TrainingLoader:
         self.samples = samples
         self.batch_size = batch_size
         self.rank, self.ranks = rank, ranks
-        self.steps = steps_per_epoch(len(samples), batch_size)
+        self.steps = steps_per_epoch(len(samples.order), batch_size)
         self.timeout = timeout
         self.waited = 0.0  # seconds spent waiting for data since it was last set to 0
         self.bad: dict[str, str] = {}  # path of every damaged picture met so far, with the reason
@@ -112,17 +112,16 @@ class TrainingLoader:
             worker.stop()
         self._workers = []
 
-    def indices(self, epoch: int, step: int) -> np.ndarray:
-        """Sample indices of this rank's part of a batch."""
-        batch = global_batch(self.samples.seed, epoch, step, len(self.samples), self.batch_size)
-        return rank_share(batch, self.rank, self.ranks)
+    def codes(self, epoch: int, step: int) -> np.ndarray:
+        """Codes of the samples of this rank's part of a batch."""
+        return rank_share(self.samples.order.batch(epoch, step, self.batch_size), self.rank, self.ranks)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Batches of the steps `first_step` ... of an epoch, in order."""
         if not self._workers:
             for step in range(first_step, self.steps):
                 start = time.perf_counter()
-                self._note(_fill(self.samples, self._slots[0], epoch, self.indices(epoch, step)))
+                self._note(_fill(self.samples, self._slots[0], epoch, self.codes(epoch, step)))
                 self.waited += time.perf_counter() - start
                 yield self._slots[0]
             return
@@ -134,7 +133,7 @@ class TrainingLoader:
             for step in ahead:
                 worker = self._workers[step % len(self._workers)]
                 slot = free.popleft()
-                worker.order(slot, epoch, self.indices(epoch, step))
+                worker.order(slot, epoch, self.codes(epoch, step))
                 pending.append((worker, slot))
                 if not free:
                     return
@@ -168,11 +167,14 @@ class TrainingLoader:
             )
 
 
-def _fill(samples: TrainingSamples, slot: Slot, epoch: int, indices: np.ndarray) -> list[BadItem]:
+def _fill(samples: TrainingSamples, slot: Slot, epoch: int, codes: np.ndarray) -> list[BadItem]:
     bad: list[BadItem] = []
-    for row, index in enumerate(indices):
-        crop, joints, labelled, used, met = samples.make_or_substitute(epoch, int(index))
-        slot.crops[row], slot.joints[row], slot.labelled[row], slot.indices[row] = crop, joints, labelled, used
+    for row, code in enumerate(codes):
+        target = slot.crops[row]
+        crop, joints, weights, used, met = samples.make_or_substitute(epoch, int(code), target)
+        if crop is not target:  # made elsewhere after all
+            target[:] = crop
+        slot.joints[row], slot.weights[row], slot.indices[row] = joints, weights, used
         slot.image_ids[row] = samples.records.image_ids[samples.records.image_index[used]]
         bad += met
     return bad
@@ -194,10 +196,10 @@ class _Worker:
         theirs.close()
         self._in_flight: deque[np.ndarray] = deque()
 
-    def order(self, slot: int, epoch: int, indices: np.ndarray) -> None:
-        self._in_flight.append(indices)
+    def order(self, slot: int, epoch: int, codes: np.ndarray) -> None:
+        self._in_flight.append(codes)
         try:
-            self._pipe.send((slot, epoch, indices))
+            self._pipe.send((slot, epoch, codes))
         except OSError:
             raise self._lost() from None
 
@@ -227,7 +229,7 @@ class _Worker:
         self._process.join()
 
     def _names(self) -> str:
-        samples = [str(index) for index in self._in_flight[0]] if self._in_flight else ["nothing"]
+        samples = [str(code) for code in self._in_flight[0]] if self._in_flight else ["nothing"]
         return f"samples {', '.join(samples[:_SHOWN])}{', ...' if len(samples) > _SHOWN else ''}"
 
     def _lost(self) -> LoaderError:
@@ -253,11 +255,11 @@ def _work(pipe: Connection, samples: TrainingSamples, slots: list[Slot], parent:
                 os._exit(0)
             continue
         try:
-            slot, epoch, indices = pipe.recv()
+            slot, epoch, codes = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)
         try:
-            outcome: object = _fill(samples, slots[slot], epoch, indices)
+            outcome: object = _fill(samples, slots[slot], epoch, codes)
         except PoseError as error:
             outcome = error
         except Exception:

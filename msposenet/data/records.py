@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -29,35 +30,63 @@ _COLUMNS = {
     "keypoints": (np.float32, ("N", "K", 3)),
     "areas": (np.float32, ("N",)),
     "box_scores": (np.float32, ("N",)),
+    "origin_index": (np.uint8, ("N",)),
 }
 _PER_INSTANCE = tuple(name for name, (_, shape) in _COLUMNS.items() if shape[0] == "N")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the sets that records were merged from."""
+
+    name: str
+    joint_weights: tuple[float, ...]  # K, of the skeleton's joints in the loss, besides loss.joint_weights
+    sampling: float = 1.0  # samples an epoch takes per instance
 
 
 @dataclass(frozen=True)
 class Records:
     """N instances on I images; all coordinates in px of the unrotated image.
 
-    `image_index` is each instance's row of the image table, which also holds images without instances. An unlabelled
-    joint is x = y = visibility = 0. `box_scores` are 1 for ground truth.
+    `image_index` is each instance's row of the image table, which also holds images without instances. An image size
+    of 0 x 0 is not known: the annotations do not say it. An unlabelled joint is x = y = visibility = 0. `box_scores`
+    are 1 for ground truth. `origins` are the sets the instances come from, one unless sets were merged.
     """
 
     skeleton: Skeleton
     image_paths: np.ndarray  # (I,) bytes, path on disk
     image_ids: np.ndarray  # (I,) int64
-    image_sizes: np.ndarray  # (I, 2) int32 width, height
+    image_sizes: np.ndarray  # (I, 2) int32 width, height; 0 where not known
     image_index: np.ndarray  # (N,) int32
     annotation_ids: np.ndarray  # (N,) int64
     boxes: np.ndarray  # (N, 4) float64 x, y, w, h: crops equal the reference's only unrounded
     keypoints: np.ndarray  # (N, K, 3) float32 x, y, visibility 0 unlabelled / 1 hidden / 2 visible
     areas: np.ndarray  # (N,) float32 px^2, of the segment where the source has one
     box_scores: np.ndarray  # (N,) float32
+    origin_index: np.ndarray | None = None  # (N,) uint8, row of `origins`; zeros when left out
+    origins: tuple[Origin, ...] = ()  # one with weights 1 when left out
+
+    def __post_init__(self) -> None:
+        if self.origin_index is None:
+            object.__setattr__(self, "origin_index", np.zeros(len(self), np.uint8))
+        if not self.origins:
+            object.__setattr__(self, "origins", (Origin("", (1.0,) * self.skeleton.num_joints),))
+
+    @cached_property
+    def joint_weights(self) -> np.ndarray:
+        """Weights (S, K) float32 of the joints of each origin in the loss."""
+        return np.array([origin.joint_weights for origin in self.origins], np.float32)
 
     def __len__(self) -> int:
         return len(self.image_index)
 
     def path(self, instance: int) -> str:
         """Path of the picture that shows instance number `instance`."""
-        return os.fsdecode(bytes(self.image_paths[self.image_index[instance]]))
+        return self.picture(self.image_index[instance])
+
+    def picture(self, row: int) -> str:
+        """Path of the picture in row `row` of the image table."""
+        return os.fsdecode(bytes(self.image_paths[row]))
 
     def select(self, chosen: np.ndarray) -> Records:
         """The instances `chosen` (indices or a mask (N,)), with the whole image table."""
@@ -74,6 +103,7 @@ class Records:
                 raise DataError(f"records: {name} is {_kind(column)}; {np.dtype(dtype)} of shape {shape} wanted")
         for name in ("boxes", "keypoints", "areas", "box_scores"):
             self._refuse(~np.isfinite(getattr(self, name)), f"{name} is not finite")
+        self._refuse(self.origin_index >= len(self.origins), "origin_index is not among the origins")
         self._refuse((self.image_index < 0) | (self.image_index >= sizes["I"]), "image_index is not in the image table")
         self._refuse((self.boxes[:, 2:] <= 0), "the box is empty")
         visibility = self.keypoints[..., 2]

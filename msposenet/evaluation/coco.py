@@ -33,6 +33,7 @@ _MINUS_ONE = {
     "AP_M": "AP_M and AR_M: -1, no medium people (area 32^2 to 96^2 px)",
     "AP_L": "AP_L and AR_L: -1, no large people (area above 96^2 px)",
 }
+SIZE_NOTES = (_MINUS_ONE["AP_M"], _MINUS_ONE["AP_L"])  # for metrics that do not tell sizes apart
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ class Scores:
     notes: tuple[str, ...] = ()
     _oks: dict[ImageId, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     _annotation_ids: dict[ImageId, list[ImageId]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def main(self) -> tuple[str, float]:
+        """Name and value of the figure that checkpoints are compared by."""
+        return "AP", self.AP
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a training's log shows."""
+        return {name: getattr(self, name) for name in ("AP", "AP50", "AP75", "AR")}
 
     def oks_of_image(self, image_id: ImageId) -> np.ndarray:
         """COCOeval's OKS matrix (D, G): the at most 20 best results in falling score, all annotations in file order."""
@@ -116,14 +127,32 @@ def evaluate_coco(
         raise ConfigError('say whose boxes were used: boxes="ground truth" or boxes="detector FILE"')
     sigma_array = _sigmas(skeleton, sigmas)
     truth = read_ground_truth(ground_truth, skeleton)
+    columns = result_columns(results, truth, skeleton)
+    return score_images(truth, columns, chosen_images(truth, image_ids), sigma_array, boxes)
+
+
+def result_columns(
+    results: Path | str | list[dict[str, Any]], truth: GroundTruth, skeleton: Skeleton
+) -> tuple[list[ImageId], np.ndarray, np.ndarray]:
+    """`check_results` on the content of a result list or file, with the images and the category of `truth`."""
     from_file = isinstance(results, (str, Path))
     source = str(results) if from_file else "results"
     records = read_json(results, ResultError) if from_file else results
-    columns = check_results(
+    return check_results(
         records, skeleton.num_joints, source=source, image_ids=truth.image_ids, category_id=truth.category_id
     )
+
+
+def score_images(
+    truth: GroundTruth,
+    columns: tuple[list[ImageId], np.ndarray, np.ndarray],
+    image_ids: list[ImageId],
+    sigmas: np.ndarray,
+    boxes: str,
+) -> Scores:
+    """COCOeval's scores of the results in `columns` (of `result_columns`) on the images `image_ids` of `truth`."""
     # COCOeval settles equal scores of two images by the order of their ids.
-    number = {image_id: position for position, image_id in enumerate(_chosen(truth, image_ids), start=1)}
+    number = {image_id: position for position, image_id in enumerate(image_ids, start=1)}
     result_images, keypoints, scores = _only(columns, number)
     people_of: dict[ImageId, list[int]] = {image_id: [] for image_id in number}
     for row, image_id in enumerate(truth.image_of):
@@ -133,15 +162,15 @@ def evaluate_coco(
         list(number.values()),
         _truth_records(truth, number),
         _result_records(result_images, keypoints, scores, number),
-        sigma_array,
+        sigmas,
     )
     oks = {image_id: _matrix(evaluator.ious[number[image_id], 1], len(people_of[image_id])) for image_id in number}
     stats = dict(zip(STAT_NAMES, map(float, evaluator.stats)))
     scored = truth.scored
     scored_of = {image_id: scored[rows] for image_id, rows in people_of.items() if scored[rows].any()}
     notes = list(truth.notes)
-    if len(result_images) < len(records):
-        notes.append(f"{len(records) - len(result_images)} results of images that were not asked for are left out")
+    if len(result_images) < len(columns[0]):
+        notes.append(f"{len(columns[0]) - len(result_images)} results of images that were not asked for are left out")
     notes += _notes(stats, result_images, keypoints, {image: oks[image][:, kept] for image, kept in scored_of.items()})
     return Scores(
         **stats,
@@ -164,7 +193,8 @@ def _sigmas(skeleton: Skeleton, sigmas: Sequence[float] | None) -> np.ndarray:
     return chosen
 
 
-def _chosen(truth: GroundTruth, image_ids: Iterable[ImageId] | None) -> list[ImageId]:
+def chosen_images(truth: GroundTruth, image_ids: Iterable[ImageId] | None) -> list[ImageId]:
+    """The images of `truth` that are among `image_ids`, all for None; DataError for ids that it does not list."""
     if image_ids is None:
         return truth.image_ids
     wanted, listed = set(image_ids), set(truth.image_ids)

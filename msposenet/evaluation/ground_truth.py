@@ -5,7 +5,7 @@ Stricter than training: there a bad person is skipped and counted, here it would
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class GroundTruth:
     """Annotated people as columns: `keypoints` (A, K, 3), `areas` (A,) px^2, `boxes` (A, 4) x, y, w, h in image px.
 
     `image_ids` are the file's images in rising order, `image_of` the image of each person, `annotation_ids` the ids in
-    the file. A person with `crowd` or with `num_keypoints` 0 is not scored.
+    the file. A person with `crowd` or with `num_keypoints` 0 is not scored. `images` are the file's entries on images,
+    in its order.
     """
 
     source: str
@@ -44,17 +45,21 @@ class GroundTruth:
     crowd: np.ndarray
     num_keypoints: np.ndarray
     notes: tuple[str, ...]
+    images: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
     def scored(self) -> np.ndarray:
         return ~self.crowd & (self.num_keypoints > 0)
 
 
-def read_ground_truth(source: Path | str | dict[str, Any], skeleton: Skeleton) -> GroundTruth:
+def read_ground_truth(
+    source: Path | str | dict[str, Any], skeleton: Skeleton, *, area_of_box: float | None = None
+) -> GroundTruth:
     """The people in a COCO keypoint annotation file or its content, checked for scoring.
 
     Of several categories "person" is taken. Missing `iscrowd` is 0, missing `num_keypoints` the labelled joints,
-    missing `area` width x height of the box; the latter and other surprises are sentences in `notes`. Raises DataError
+    missing `area` width x height of the box; the latter and other surprises are sentences in `notes`. With
+    `area_of_box` everybody's area is this share of width x height, whatever the file says. Raises DataError
     naming the file, the annotation and the value: a cut file, a missing key, an id that occurs twice, an image that is
     not listed, another number of values than 3 K, a value that is not finite, a negative area, a labelled joint
     beyond 1e6 px, the skeleton's joints in another order.
@@ -73,7 +78,9 @@ def read_ground_truth(source: Path | str | dict[str, Any], skeleton: Skeleton) -
     _reject_repeated([check_id(entry["id"], name, DataError) for entry in everything], f"{name}: annotation ids")
     annotations = [entry for entry in everything if entry["category_id"] == category_id]
     check_records(annotations, ("keypoints", "bbox"), name, "annotation", DataError)
-    return _columns(annotations, category_id, image_ids, len(everything) - len(annotations), skeleton, name)
+    others = len(everything) - len(annotations)
+    truth = _columns(annotations, category_id, image_ids, others, skeleton, name, area_of_box)
+    return replace(truth, images=content["images"])
 
 
 def _columns(
@@ -83,6 +90,7 @@ def _columns(
     others: int,
     skeleton: Skeleton,
     source: str,
+    area_of_box: float | None,
 ) -> GroundTruth:
     def place(row: int) -> str:
         return f"{source}: annotation {annotations[row]['id']!r}"
@@ -115,14 +123,15 @@ def _columns(
     if far.any():
         raise DataError(f"{place(int(np.argmax(far)))} has a labelled joint beyond 1e6 px; correct or drop it")
 
-    areas = column("area", boxes[:, 2] * boxes[:, 3])
+    box_areas = boxes[:, 2] * boxes[:, 3]
+    areas = column("area", box_areas) if area_of_box is None else area_of_box * box_areas
     if (areas < 0).any():
         row = int(np.argmax(areas < 0))
         raise DataError(f"{place(row)} has the negative area {areas[row]:g}; correct area or bbox")
     counts = labelled.sum(axis=1)
     num_keypoints = column("num_keypoints", counts)
     crowd = column("iscrowd", np.zeros(len(annotations))) != 0
-    from_box = sum("area" not in entry for entry in annotations)
+    from_box = sum("area" not in entry for entry in annotations) if area_of_box is None else 0
     contradicting = int((~crowd & ((num_keypoints > 0) != (counts > 0))).sum())
     notes = []
     if from_box:

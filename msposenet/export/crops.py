@@ -6,10 +6,10 @@ import numpy as np
 
 from msposenet import geometry
 from msposenet.config import Config
-from msposenet.data.formats import READERS
 from msposenet.data.images import read_image
+from msposenet.data.merging import read_source
 from msposenet.data.synthetic import render_scene
-from msposenet.errors import DataError, ImageError
+from msposenet.errors import PoseError
 from msposenet.geometry import Convention
 from msposenet.skeletons import Skeleton
 
@@ -19,13 +19,12 @@ _SEED = 20_000
 
 def parity_crops(config: Config, skeleton: Skeleton) -> tuple[np.ndarray, str]:
     """Up to 8 crops (N, h, w, 3) uint8 of validation persons, and what they are; of synthetic people without data."""
-    for source in (config.data.val, config.data.train):
-        if source is None or not source.annotations.is_file():
+    for source in (*config.data.val, *config.data.train):
+        if not source.annotations.exists():
             continue
         try:
-            records, _ = READERS[source.format](source.annotations, source.images, skeleton)
-            crops = _from_records(records, config)
-        except (DataError, ImageError):
+            crops = _from_records(read_source(source, skeleton).records, config)
+        except PoseError:
             continue  # the check needs pictures of people; whose they are does not matter
         if len(crops):
             return crops, f"{len(crops)} crops of {source.annotations}"

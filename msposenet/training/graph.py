@@ -20,10 +20,10 @@ def loss_names(codec: Codec, num_outputs: int) -> list[str]:
 
 
 class TrainingGraph(HybridBlock):
-    """crops (N, H, W, 3) uint8, joints (N, K, 2) in crop px, labelled (N, K) -> weighted loss terms (T,).
+    """crops (N, H, W, 3) uint8, joints (N, K, 2) in crop px, weights (N, K) -> weighted loss terms (T,).
 
-    The loss is the terms' sum; `loss_names` tells them apart. Joint weights multiply predictions and targets before
-    squaring, as in HRNet's program.
+    The loss is the terms' sum; `loss_names` tells them apart. Joint weights, the batch's and the configured ones,
+    multiply predictions and targets before squaring, as in HRNet's program.
     """
 
     def __init__(self, net, codec: Codec, config: LossConfig, skeleton: Skeleton, num_outputs: int) -> None:
@@ -34,9 +34,10 @@ class TrainingGraph(HybridBlock):
         self._joint_weights = _joint_weights(config, skeleton)
         self._stage_weights = _stage_weights(config.stage_weights, num_outputs)
 
-    def hybrid_forward(self, F, crops, joints, labelled):
+    def hybrid_forward(self, F, crops, joints, weights):
         outputs = self.net(normalise(F, crops))
-        target, weight = self._codec.targets(F, joints, labelled)
+        target, used = self._codec.targets(F, joints, weights)
+        weight = used * weights
         if any(value != 1 for value in self._joint_weights):
             columns = [F.full((1, 1), value) for value in self._joint_weights]
             weight = F.broadcast_mul(weight, F.concat(*columns, dim=1))

@@ -11,21 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from msposenet.config import Config, Source
-from msposenet.data.formats import READERS
+from msposenet.config import Config
 from msposenet.data.loader import TrainingLoader
-from msposenet.data.records import Records
-from msposenet.data.samples import TrainingSamples
+from msposenet.data.training_set import training_samples
 from msposenet.devices import contexts
 from msposenet.errors import ConfigError, DataError, PoseError, StorageError, Terminated
 from msposenet.evaluation.results import write_results
 from msposenet.inference.drawing import prediction_grid
+from msposenet.inference.scoring import overall, score_set, validation_sets
 from msposenet.inference.topdown import TopDown
-from msposenet.inference.validate import Boxes, score
 from msposenet.models.build import build_codec, build_network, sanity_check, shifts
 from msposenet.models.initialise import initialise
 from msposenet.progress import Reporter
 from msposenet.runtime import mx
+from msposenet.storage import file_name
 from msposenet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from msposenet.training.graph import TrainingGraph, loss_names
 from msposenet.training.run import CHECKPOINTS, RESULTS, open_run, with_skeleton
@@ -41,10 +40,13 @@ _GRID = 4  # crops in the TensorBoard picture
 
 @dataclass
 class Progress:
-    """How far a run is: what state.json says. `validated` is the step of the last validation."""
+    """How far a run is: what state.json says. `validated` is the step of the last validation.
+
+    `best_score` is the largest mean over the validation sets of each one's headline figure.
+    """
 
     step: int = 0
-    best_ap: float = -1.0
+    best_score: float = -1.0
     best_step: int = -1
     validated: int = 0
 
@@ -66,22 +68,12 @@ def train(
     reporter = reporter or Reporter(quiet=True)
     if resume and init_from:
         raise ConfigError("--resume and --init-from exclude each other: a resumed run has its weights")
-    records = _read(config, config.data.train, "data.train", reporter)
-    config = with_skeleton(config, records.skeleton)
-    sanity_check(config, records.skeleton)
-    validation = None
-    if config.data.val:
-        annotated = _read(config, config.data.val, "data.val", reporter)
-        validation = Boxes.choose(annotated, config, reporter.say)
-    net = build_network(config, records.skeleton)
-    samples = TrainingSamples(
-        records,
-        config.data.input_wh,
-        build_codec(config).convention,
-        config.augmentation,
-        config.train.seed,
-        config.data.enlarge,
-    )
+    samples = training_samples(config, reporter.say)
+    skeleton = samples.skeleton
+    config = with_skeleton(config, skeleton)
+    sanity_check(config, skeleton)
+    validation = validation_sets(config, skeleton, reporter.say) if config.data.val else []
+    net = build_network(config, skeleton)
     loader = TrainingLoader(  # its workers are forked here, before a GPU is touched
         samples,
         config.train.batch_size,
@@ -107,18 +99,6 @@ def train(
         run.start(found, [*lines, *(f"changed on resuming: {line}" for line in differences)])
         run.go()
     return folder
-
-
-def _read(config: Config, source: Source | None, key: str, reporter: Reporter) -> Records:
-    if source is None:
-        raise ConfigError(f"{key} is not set: name its format, annotations and images")
-    records, report = READERS[source.format](source.annotations, source.images, config.fixed_skeleton())
-    for line in report.lines():
-        reporter.say(line)
-    report.enforce(config.data.max_bad_fraction)
-    if len(records) == 0:
-        raise DataError(f"{source.annotations}: no usable person for {key}")
-    return records
 
 
 def _start_amp(devices: list[mx.Context]) -> None:
@@ -168,7 +148,7 @@ class _Run:
             set_arrays(self.net, found.params, str(found.path))
             self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
             state = found.state
-            self.done = Progress(found.step, state["best_ap"], state["best_step"], state["validated"])
+            self.done = Progress(found.step, state["best_score"], state["best_step"], state["validated"])
         self.log = RunLog(self.folder, self.reporter.say, self.done.step)
         for line in lines:
             self.log.line(line)
@@ -235,13 +215,13 @@ class _Run:
     def _validate_if_due(self, epoch: int) -> None:
         config = self.config.train
         due = epoch + 1 == config.epochs or (config.validate_every and (epoch + 1) % config.validate_every == 0)
-        if self.validation is None or not due or self.done.validated == self.done.step:
+        if not self.validation or not due or self.done.validated == self.done.step:
             return
-        ap = self._validate(epoch)
+        score = self._validate(epoch)
         self.done.validated = self.done.step
-        best = ap > self.done.best_ap
+        best = score > self.done.best_score
         if best:
-            self.done.best_ap, self.done.best_step = ap, self.done.step
+            self.done.best_score, self.done.best_step = score, self.done.step
         self._save(best)
 
     def _report(self, epoch: int, step: int, rate: float, window: _Window) -> None:
@@ -257,21 +237,31 @@ class _Run:
         )
 
     def _validate(self, epoch: int) -> float:
-        source = self.config.data.val
-        scores, results = score(self.engine, self.validation, self.config, self.reporter, self._stop_if_terminated)
-        write_results(self.folder / RESULTS / f"keypoints_{source.annotations.stem}.json", results)
-        self.log.line(
-            f"Epoch[{epoch + 1}] Validation AP={scores.AP:.4f} AP50={scores.AP50:.4f} AP75={scores.AP75:.4f} "
-            f"AR={scores.AR:.4f} boxes: {scores.boxes}"
-        )
-        self.log.figures(self.done.step, AP=scores.AP, AP50=scores.AP50, AP75=scores.AP75, AR=scores.AR)
+        several = len(self.validation) > 1
+        scored = []
+        for part in self.validation:
+            found = score_set(self.engine, part, self.config, self.reporter, self._stop_if_terminated)
+            scored.append(found)
+            # A single set keeps the name of its file, which other programs look for.
+            stem = file_name(part.title) if several else part.source.annotations.stem
+            write_results(self.folder / RESULTS / f"keypoints_{stem}.json", found.results)
+            figures = found.scores.figures
+            title = f"{part.title}: " if several else ""
+            shown = " ".join(f"{name.replace(' ', '_')}={value:.4f}" for name, value in figures.items())
+            self.log.line(f"Epoch[{epoch + 1}] Validation {title}{shown} boxes: {found.scores.boxes}")
+            prefix = f"{part.title}/" if several else ""
+            self.log.figures(self.done.step, **{f"{prefix}{name}": value for name, value in figures.items()})
+        score = overall(scored)
+        if several:
+            self.log.line(f"Epoch[{epoch + 1}] Validation mean of the {len(scored)} headline figures: {score:.4f}")
+            self.log.figures(self.done.step, validation=score)
         with suppress(DataError):  # a damaged picture among the first four must not end a run
             self.log.picture(
                 self.done.step,
                 "predictions",
-                prediction_grid(self.engine, self.validation.records, _GRID, self.config.data.enlarge),
+                prediction_grid(self.engine, self.validation[0].boxes.records, _GRID, self.config.data.enlarge),
             )
-        return scores.AP
+        return score
 
     def _save(self, best: bool = False) -> None:
         save_checkpoint(
@@ -282,7 +272,7 @@ class _Run:
             state={
                 "step": self.done.step,
                 "updates": self.stepper.optimizer.updates,
-                "best_ap": self.done.best_ap,
+                "best_score": self.done.best_score,
                 "best_step": self.done.best_step,
                 "validated": self.done.validated,
             },

@@ -15,6 +15,7 @@ CONFIG, CHECKPOINTS, RESULTS = "config.yaml", "checkpoints", "results"
 
 # What a resumed run must share with the one it goes on with: anything else would silently be another experiment.
 _FIXED = ("model", "codec", "loss", "augmentation", "data.skeleton", "data.input", "data.enlarge")
+_FIXED_ORDER = ("data.pack", "data.share_decode", "data.reduced_decode")
 _FIXED_TRAIN = ("train.batch_size", "train.seed", "train.amp")
 
 
@@ -40,7 +41,7 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
         if not is_run(folder):
             raise ConfigError(f"{folder}: no run to resume (no {CONFIG}); leave --resume out to start one")
         differences = _differences(load_config(folder / CONFIG), config)
-        fixed = [line for line in differences if line.startswith((*_FIXED, *_FIXED_TRAIN))]
+        fixed = [line for line in differences if line.startswith((*_FIXED, *_FIXED_ORDER, *_FIXED_TRAIN))]
         if fixed:
             raise ConfigError(f"{folder}: a resumed run cannot change {'; '.join(fixed)}; start a new run")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -80,7 +80,7 @@ class Stepper:
 
     def _forward_backward(self, batch: Batch) -> np.ndarray:
         terms, losses = [], []
-        parts = [np.array_split(array, len(self._contexts)) for array in (batch.crops, batch.joints, batch.labelled)]
+        parts = [np.array_split(array, len(self._contexts)) for array in (batch.crops, batch.joints, batch.weights)]
         with mx.autograd.record():
             for context, crops, joints, labelled in zip(self._contexts, *parts):
                 arrays = (crops, joints, labelled)

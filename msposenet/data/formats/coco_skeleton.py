@@ -34,8 +34,9 @@ def category_skeleton(
 ) -> tuple[Skeleton, dict[str, Tally]]:
     """Skeleton of a category and the notes for the report.
 
-    The 17 COCO names, like those of every built-in skeleton, give that skeleton (case and separators aside, after
-    renaming by `aliases`). Raises DataError when the names are missing, contradict themselves or differ from `wanted`.
+    Names like those of `wanted` or of a built-in skeleton give that skeleton (case and separators aside, after renaming
+    by `aliases`), no names at all `wanted`, others a skeleton of their own. Raises DataError when the names are missing
+    and nothing is `wanted`, or contradict themselves.
     """
     names = _joint_names(category, file)
     if names is None:
@@ -46,12 +47,7 @@ def category_skeleton(
             )
         return wanted, {"the file names no joints, taken in this order": Tally.of(wanted.joints)}
     canonical = tuple(aliases.get(name, name) for name in map(_canonical, names))
-    if wanted is not None:
-        if canonical != tuple(map(_canonical, wanted.joints)):
-            raise DataError(
-                f"{file}: its {len(names)} joints {', '.join(names)} are not the {wanted.num_joints} joints of "
-                f"skeleton {wanted.name!r}: {', '.join(wanted.joints)}; choose another skeleton or leave it to the file"
-            )
+    if wanted is not None and canonical == tuple(map(_canonical, wanted.joints)):
         return wanted, {}
     for skeleton in SKELETONS.values():
         if canonical == skeleton.joints:

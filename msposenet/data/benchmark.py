@@ -1,0 +1,211 @@
+"""How fast samples are made, stage by stage, against the plain recipe and against what cannot be saved.
+
+One process, one core, the contenders by turns on the same persons of the same epoch: a neighbour that slows the machine
+slows all of them alike, so the ratios hold where the figures do not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from msposenet import geometry
+from msposenet.config import AugmentationConfig, Config
+from msposenet.data.images import encoded_size, read_bytes
+from msposenet.data.packed import open_pack
+from msposenet.data.packing import write_pack
+from msposenet.data.pictures import FilePictures
+from msposenet.data.plain_recipe import plain_sample
+from msposenet.data.records import Records
+from msposenet.data.samples import TrainingSamples, cut
+from msposenet.data.sampling import SampleOrder, sample_rng
+from msposenet.geometry import Convention
+from msposenet.progress import Reporter
+
+BASELINE, FLOOR = "plain recipe", "floor: one decode, one warp"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One contender: samples a second over all rounds, and the median over the rounds of its ratio to the baseline."""
+
+    name: str
+    samples_per_second: float
+    ratio: float
+
+
+def race(contenders: dict[str, Callable[[int], None]], samples: int, rounds: int, progress=lambda done, total: None):
+    """Figures of the contenders, each called with the number of a sample, in turn, round by round.
+
+    The first contender is the baseline. Every contender makes `samples` samples a round; the order of the contenders
+    changes from round to round.
+    """
+    names = list(contenders)
+    seconds = np.zeros((rounds, len(names)))
+    for name in names:  # files into the page cache, code warmed up
+        contenders[name](0)
+    for number in range(rounds):
+        for turn in range(len(names)):
+            place = (turn + number) % len(names)
+            make = contenders[names[place]]
+            start = time.perf_counter()
+            for sample in range(number * samples, (number + 1) * samples):
+                make(sample)
+            seconds[number, place] = time.perf_counter() - start
+            progress(number * len(names) + turn + 1, rounds * len(names))
+    speeds = rounds * samples / seconds.sum(axis=0)
+    ratios = np.median(seconds[:, :1] / seconds, axis=0)
+    return [Figure(*figures) for figures in zip(names, speeds.tolist(), ratios.tolist())]
+
+
+def from_samples(samples: TrainingSamples) -> Callable[[int], None]:
+    """A contender that makes the samples of epoch 0 in their order, each into the same batch slot."""
+    order = samples.order.of(0)
+    slot = np.zeros((samples.input_wh[1], samples.input_wh[0], 3), np.uint8)
+
+    def make(number: int) -> None:
+        samples.make_or_substitute(0, int(order[number % len(order)]), slot)
+
+    return make
+
+
+def baseline(records: Records, input_wh: tuple[int, int], config: AugmentationConfig, enlarge: float):
+    """A contender: the plain recipe on the persons of epoch 0."""
+    centers, sizes = geometry.boxes_to_crops(records.boxes, input_wh, enlarge)
+    order = SampleOrder(0, records.origin_index, [1.0] * len(records.origins)).of(0)
+
+    def make(number: int) -> None:
+        index = int(order[number % len(order)])
+        plain_sample(
+            records.path(index), centers[index], sizes[index], records.keypoints[index], records.skeleton,
+            config, input_wh, sample_rng(0, 0, index),
+        )  # fmt: skip
+
+    return make
+
+
+def floor(records: Records, input_wh: tuple[int, int], enlarge: float):
+    """A contender that only decodes the picture and warps the upright box: nothing of it can be left out."""
+    centers, sizes = geometry.boxes_to_crops(records.boxes, input_wh, enlarge)
+    order = SampleOrder(0, records.origin_index, [1.0] * len(records.origins)).of(0)
+
+    def make(number: int) -> None:
+        index = int(order[number % len(order)])
+        matrix = geometry.crop_matrix(centers[index], sizes[index], 0.0, input_wh, Convention.STANDARD)
+        geometry.warp(cv2.imread(records.path(index)), matrix, input_wh)
+
+    return make
+
+
+def from_files(records: Records, config: Config, reduced: bool = False, together: bool = False) -> TrainingSamples:
+    """The loader's samples from the picture files, as data.reduced_decode and data.share_decode would have them."""
+    order = SampleOrder(
+        0,
+        records.origin_index,
+        [1.0] * len(records.origins),
+        image_index=records.image_index if together else None,
+    )
+    pictures = FilePictures(records, reduced=reduced, keep=together)
+    convention = Convention(config.codec.convention)
+    return TrainingSamples(
+        records, config.data.input_wh, convention, config.augmentation, 0, config.data.enlarge, pictures, order
+    )
+
+
+def contenders(records: Records, config: Config, folder: Path, reporter: Reporter) -> dict[str, Callable[[int], None]]:
+    """All there is to compare, the baseline first; a pack of the records is made in `folder`."""
+    data = config.data
+    write_pack(records, config, folder / "pack", reporter=reporter)
+    pack = open_pack(folder / "pack", config)
+    packed = TrainingSamples(
+        pack.records,
+        data.input_wh,
+        Convention(config.codec.convention),
+        config.augmentation,
+        0,
+        data.enlarge,
+        pack.pictures,
+        pack.order(0),
+    )
+    return {
+        BASELINE: baseline(records, data.input_wh, config.augmentation, data.enlarge),
+        FLOOR: floor(records, data.input_wh, data.enlarge),
+        "files": from_samples(from_files(records, config)),
+        "files, reduced_decode": from_samples(from_files(records, config, reduced=True)),
+        "files, share_decode": from_samples(from_files(records, config, together=True)),
+        "files, share_decode and reduced_decode": from_samples(from_files(records, config, True, True)),
+        "pack": from_samples(packed),
+    }
+
+
+def pictures_of(records: Records) -> int:
+    """Pictures that have persons."""
+    return len(np.unique(records.image_index))
+
+
+STAGES = ("read", "header", "decode", "plan", "mirror and warp", "hand-over")
+
+
+def stages(samples: TrainingSamples, count: int) -> dict[str, float]:
+    """Milliseconds a sample of each stage of the loader, over `count` samples read from their files.
+
+    "hand-over" is a batch's copy of the joints and weights; crops are made in the slot that the trainer reads.
+    """
+    records, spent = samples.records, dict.fromkeys(STAGES, 0.0)
+    order = samples.order.of(0)
+    slot = np.zeros((samples.input_wh[1], samples.input_wh[0], 3), np.uint8)
+    joints_slot = np.zeros((records.skeleton.num_joints, 2), np.float32)
+    for number in range(count):
+        index = int(samples.order.split(order[number % len(order)])[0])
+        marks = [time.perf_counter()]
+
+        def mark(marks=marks) -> None:
+            marks.append(time.perf_counter())
+
+        data = read_bytes(records.path(index))
+        mark()
+        encoded_size(data, "")
+        mark()
+        picture = samples._pictures.open(index)
+        opened = time.perf_counter()
+        keypoints = records.keypoints[index].astype(np.float64)
+        size = samples.sizes[index][0] / samples.input_wh[0]
+        view = picture.view(float(size))
+        marks.append(marks[-1] + time.perf_counter() - opened)
+        before = time.perf_counter()
+        plan = samples.plan(0, index, 0, picture.size_wh[0])
+        marks.append(marks[-1] + time.perf_counter() - before)
+        before = time.perf_counter()
+        _, joints, _ = cut(
+            view, picture.size_wh[0], keypoints, plan, samples.skeleton, samples.input_wh, samples.convention, slot
+        )
+        marks.append(marks[-1] + time.perf_counter() - before)
+        before = time.perf_counter()
+        joints_slot[:] = joints
+        marks.append(marks[-1] + time.perf_counter() - before)
+        for stage, length in zip(STAGES, np.diff(marks)):
+            spent[stage] += 1000 * length / count
+    return spent
+
+
+def crowded(records: Records, persons: float) -> Records:
+    """Records with `persons` instances a picture on average, by repeating those there are with shifted boxes.
+
+    For small samples of data sets that have more people a picture than the sample has.
+    """
+    pictures = np.unique(records.image_index)
+    wanted = round(persons * len(pictures))
+    if wanted <= len(records):
+        return records
+    repeats = np.arange(wanted) % len(records)
+    chosen = records.select(repeats)
+    copy = np.arange(wanted) // len(records)
+    boxes = chosen.boxes.copy()
+    boxes[:, :2] += copy[:, None] * 0.05 * boxes[:, 2:]
+    return replace(chosen, boxes=boxes, annotation_ids=np.arange(1, wanted + 1, dtype=np.int64))
+

@@ -1,0 +1,1 @@
+"""Pages and tables for people, made of what the other packages found."""

@@ -1,0 +1,363 @@
+"""`msposenet check-data`: every kind of damage found and named, exit codes, nothing of the user's changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from damaged_set import PICTURES, config_file, copy_set, damaged_set, edit, source
+from typer.testing import CliRunner
+
+from msposenet.cli.check_data import check_data
+from msposenet.config import load_config
+from msposenet.data import doctor_scan
+from msposenet.data.doctor import diagnose
+from msposenet.data.doctor_scan import scan_pictures
+from msposenet.errors import ConfigError
+from msposenet.progress import Reporter
+
+COMMAND = [sys.executable, "-m", "msposenet", "check-data"]
+
+
+def check(*arguments, cwd):
+    """The command as a user runs it."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+def check_here(*arguments):
+    """The command without another process, which takes seconds to start."""
+    app = typer.Typer()
+    app.command()(check_data)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def diagnosis_of(path: Path, workers: int = 2):
+    return diagnose(load_config(path), workers, Reporter(quiet=True))
+
+
+def tree(folder: Path) -> dict[str, tuple]:
+    """Content and times of all that lies in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        info = path.stat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path)] = (info.st_mode, info.st_size, info.st_mtime_ns, content)
+    return found
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """The command's answer on a damaged and a sound set, with the report and the damaged pictures."""
+    folder = tmp_path_factory.mktemp("damaged")
+    annotations, done = damaged_set(folder / "bad")
+    sound = copy_set(folder / "good", seed=8)
+    config_file(folder, [source(annotations, name="bad")], [source(sound, name="good")])
+    before = tree(folder / "bad")
+    answer = check("config.yaml", "--samples", 2, "--json", cwd=folder)
+    report = json.loads((folder / "check-data-config" / "report.json").read_text())
+    return {"answer": answer, "report": report, "done": done, "before": before, "folder": folder}
+
+
+@pytest.mark.parametrize("what", PICTURES)
+def test_every_damaged_picture_is_found_and_named(damaged, what):
+    _, kind, reason = PICTURES[what]
+    found = [item for item in damaged["report"]["sets"][0]["damage"] if item["file"] == str(damaged["done"][what])]
+    assert len(found) == 1
+    assert found[0]["kind"] == kind and reason in found[0]["reason"]
+    assert found[0]["file"] not in found[0]["reason"], "the file is named once"
+
+
+def test_nothing_else_is_damaged(damaged):
+    bad, good = damaged["report"]["sets"]
+    assert bad["damaged"] == len(PICTURES) == len(bad["damage"]) == bad["pictures_unusable"]
+    assert good["damaged"] == 0 and good["warnings"] == []
+    [whole] = bad["damaged_but_whole"]
+    assert whole[0] == str(damaged["done"]["no end marker"]) and "without its end marker" in whole[1]
+    assert any("such as" in warning and whole[0] in warning for warning in bad["warnings"])
+
+
+def test_the_command_answers_with_1_and_a_summary(damaged):
+    answer = damaged["answer"]
+    assert answer.returncode == 1, answer.stderr
+    summary = json.loads(answer.stdout)
+    assert summary["damaged"] == len(PICTURES) and summary["report"].endswith("index.html")
+    assert [part["name"] for part in summary["sets"]] == ["bad", "good"]
+    assert summary["sets"][0]["damage_kinds"]["truncated picture"] == 1
+    assert "damage" not in summary["sets"][0], "the list may be long"
+    assert any(warning.startswith("training would stop: ") for warning in summary["warnings"])
+    assert "wrote check-data-config" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_nothing_of_the_user_is_changed(damaged):
+    assert tree(damaged["folder"] / "bad") == damaged["before"]
+
+
+def test_a_read_only_disk_is_enough(tmp_path):
+    annotations, _ = damaged_set(tmp_path / "data")
+    path = config_file(tmp_path, [source(annotations)])
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, mount, annotations.parent], timeout=60).returncode:
+        pytest.skip("this machine lets no user mount a file system")
+    before = tree(tmp_path / "data")
+    done = subprocess.run(
+        [*prefix, f'{mount} && exec "$@"', annotations.parent, *COMMAND, path, "--samples", "1"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "check-data-config" / "index.html").exists()
+    assert tree(tmp_path / "data") == before
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path):
+    annotations, _ = damaged_set(tmp_path / "set")
+    path = config_file(tmp_path, [source(annotations)])
+    one, three = diagnosis_of(path, 1), diagnosis_of(path, 3)
+    assert one.as_dict(items=True) == three.as_dict(items=True)
+    assert one.damaged == len(PICTURES)
+
+
+def test_clean_set_and_terminal_output(tmp_path):
+    path = config_file(tmp_path, [source(copy_set(tmp_path / "set"))])
+    done = check_here(path, "--out", tmp_path / "page", "--samples", 1)
+    assert done.exit_code == 0
+    assert "persons" in done.stdout and done.stdout.rstrip().endswith("0 damaged, 0 warnings")
+    assert (tmp_path / "page" / "index.html").stat().st_size > 5000
+
+
+def annotation(content, **changes):
+    content["annotations"][3].update(changes)
+
+
+ANNOTATIONS = {
+    "box outside": (lambda content: annotation(content, bbox=[5000, 5000, 40, 40]), "box outside the image"),
+    "box without height": (lambda content: annotation(content, bbox=[5, 5, 40, 0]), "box without width or height"),
+    "NaN": (lambda content: annotation(content, bbox=[float("nan"), 5, 40, 40]), "annotations refused"),
+    "too few numbers": (lambda content: annotation(content, keypoints=[1, 2, 2]), "annotations refused"),
+    "repeated id": (lambda content: annotation(content, id=content["annotations"][0]["id"]), "annotations refused"),
+    "no categories": (lambda content: content.pop("categories"), "annotations refused"),
+}
+
+
+@pytest.mark.parametrize(("change", "kind"), ANNOTATIONS.values(), ids=ANNOTATIONS)
+def test_damaged_annotations_are_a_finding_of_their_set(change, kind, tmp_path):
+    annotations = copy_set(tmp_path / "bad")
+    name = str(json.loads(annotations.read_text())["annotations"][3]["id"])
+    edit(annotations, change)
+    found = diagnosis_of(
+        config_file(tmp_path, [source(annotations, name="bad")], [source(copy_set(tmp_path / "good"))])
+    )
+    bad, good = found.sets
+    assert bad.damage_kinds() == {kind: 1}
+    assert bad.damage[0].file == str(annotations)
+    assert name in bad.damage[0].item + bad.damage[0].reason or kind == "annotations refused"
+    assert good.damaged == 0 and good.figures["pictures"] == 24, "the other set is looked at all the same"
+    assert found.damaged == 1
+
+
+def test_cut_annotations_through_the_command(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+    annotations.write_bytes(annotations.read_bytes()[:-200])
+    done = check_here(config_file(tmp_path, [source(annotations)]), "--out", tmp_path / "page")
+    assert done.exit_code == 1 and "cut off" in done.stdout
+    assert "cut off" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_boxes_are_held_against_pictures_whose_size_nobody_wrote_down(tmp_path):
+    """MPII says no picture sizes: that a box misses its picture, or reaches out of it, only the picture tells."""
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((100, 120, 3), np.uint8))
+    persons = [((60, 50), 0.3), ((900, 50), 0.1), ((115, 50), 0.3)]  # within, outside, reaching out
+    entries = [
+        {"image": "a.jpg", "center": center, "scale": scale, "joints": [list(center)] * 16, "joints_vis": [1] * 16}
+        for center, scale in persons
+    ]
+    (tmp_path / "mpii.json").write_text(json.dumps(entries))
+    mpii = {"format": "mpii", "annotations": str(tmp_path / "mpii.json"), "images": str(tmp_path)}
+    [checked] = diagnosis_of(config_file(tmp_path, [mpii])).sets
+    [damage] = checked.damage
+    assert damage.item == "annotation 2" and damage.kind == "box outside the picture"
+    assert damage.file == str(tmp_path / "a.jpg") and "120 x 100" in damage.reason
+    assert checked.figures["boxes_reaching_out"] == 1
+    assert checked.figures["joints_outside_picture"] == 16, "the joints of the second person"
+
+
+def test_pictures_in_training_and_validation(tmp_path):
+    train = copy_set(tmp_path / "train")
+    val = copy_set(tmp_path / "val", seed=8)
+    pictures = sorted((tmp_path / "train" / "images").iterdir())
+    # One picture of the validation set is a copy of one of the training set under another name, without its persons'
+    # sizes fitting: content tells.
+    name = json.loads(val.read_text())["images"][5]["file_name"]
+    shutil.copy(pictures[2], tmp_path / "val" / "images" / name)
+    found = diagnosis_of(config_file(tmp_path, [source(train, name="one")], [source(val, name="two")]))
+    [shared] = found.shared
+    assert shared.leak and shared.pairs == ((str(pictures[2]), str(tmp_path / "val" / "images" / name)),)
+    assert "0 by path, 1 as copies" in found.warnings[0]
+    same = diagnosis_of(config_file(tmp_path, [source(train, name="one")], [source(train, name="two")]))
+    assert len(same.shared[0].pairs) == 24 and "24 by path, 0 as copies" in same.warnings[0]
+    apart = [source(train, name=name, pictures=span) for name, span in (("one", [1, 12]), ("two", [13, 24]))]
+    assert diagnosis_of(config_file(tmp_path, apart[:1], apart[1:])).shared == ()
+    both = diagnosis_of(config_file(tmp_path, [source(train, name="one"), source(train, name="two")]))
+    assert not both.shared[0].leak and both.warnings == ()
+
+
+def test_doubles(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+    pictures = sorted((tmp_path / "set" / "images").iterdir())
+    shutil.copy(pictures[0], tmp_path / "set" / "images" / "again.jpg")
+
+    def add(content):
+        [first] = [image for image in content["images"] if image["file_name"] == pictures[0].name]
+        content["images"].append({**first, "id": 10_001, "file_name": "again.jpg"})
+        content["annotations"].append({**content["annotations"][0], "id": 10_002})
+
+    edit(annotations, add)
+    [checked] = diagnosis_of(config_file(tmp_path, [source(annotations)])).sets
+    first = json.loads(annotations.read_text())["annotations"][0]["id"]
+    assert checked.lists["duplicate_persons"] == [[first, 10_002]]
+    assert checked.lists["repeated_pictures"] == [[str(pictures[0]), str(tmp_path / "set" / "images" / "again.jpg")]]
+    assert checked.damaged == 0 and len(checked.warnings) == 2
+
+
+def test_filters_count_for_training_only(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+    strict = source(annotations, min_joints=17)
+    train, val = diagnosis_of(config_file(tmp_path, [strict], [strict])).sets
+    assert train.figures["persons"] < val.figures["persons"]
+    assert any("fewer than 17 joints" in note for note in train.figures["notes"])
+    assert train.figures["persons"] == train.figures["labelled_joints"][17]
+
+
+MISTAKES = {
+    "no configuration": (["nowhere.yaml"], "nowhere.yaml"),
+    "no sets": (["config.yaml", "--set", "data.train=[]"], "neither data.train nor data.val"),
+    "folder in use": (["config.yaml", "--out", "full"], "full: is not empty"),
+    "a file in the way": (["config.yaml", "--out", "config.yaml"], "config.yaml: is not empty"),
+    "unknown joint": (["config.yaml", "--set", "data.train.joints={beak: nose}"], "'beak'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config_file(tmp_path, [source(copy_set(tmp_path / "set"))])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "index.html").write_text("mine")
+    error = check_here(*arguments).exception
+    assert isinstance(error, ConfigError) and error.exit_code == 2 and message in str(error)
+    assert (tmp_path / "full" / "index.html").read_text() == "mine"
+
+
+def test_a_mistake_through_the_command(tmp_path):
+    done = check("nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: nowhere.yaml") and done.stderr.count("\n") == 1
+
+
+def slow_set(folder: Path, pictures: int) -> Path:
+    """A configuration whose pictures take a while."""
+    annotations = copy_set(folder / "set", pictures=4)
+    large = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8)
+    cv2.imwrite(str(folder / "large.jpg"), large)
+    for number in range(pictures):
+        (folder / "set" / "images" / f"{number}.jpg").symlink_to(folder / "large.jpg")
+
+    def add(content):
+        for number in range(pictures):
+            image = {"id": 10_000 + number, "file_name": f"{number}.jpg", "width": 1000, "height": 1000}
+            content["images"].append(image)
+
+    edit(annotations, add)
+    return config_file(folder, [source(annotations)])
+
+
+def children(pid: int) -> set[int]:
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found |= set(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def gone(pids: set[int], within: float) -> bool:
+    """Whether the processes end (a zombie has ended; whoever adopted it has not looked yet)."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        states = [Path(f"/proc/{pid}/stat") for pid in pids]
+        if all(not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    ids=["Ctrl-C", "SIGTERM", "kill -9"],
+)
+def test_no_process_is_left_behind(number, code, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, str(slow_set(tmp_path, 2000)), "--workers", "3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    workers: set[int] = set()
+    while len(workers) < 3 and process.poll() is None:
+        workers = children(process.pid)
+        time.sleep(0.01)
+    # A terminal sends Ctrl-C to the whole group.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code, errors
+    assert len(workers) == 3 and gone(workers, 10)
+    assert "Traceback" not in errors
+    assert not (tmp_path / "check-data-config" / "report.json").exists()
+
+
+def test_a_killed_process_costs_nothing(tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, str(slow_set(tmp_path, 40)), "--workers", "2", "--samples", "0", "--json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    workers: set[int] = set()
+    while len(workers) < 2 and process.poll() is None:
+        workers = children(process.pid)
+        time.sleep(0.01)
+    os.kill(min(workers), signal.SIGKILL)
+    summary = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == 0 and summary["damaged"] == 0
+    assert summary["sets"][0]["pictures"] == 44
+
+
+def test_a_picture_that_kills_its_decoder_is_found(tmp_path, monkeypatch):
+    """As a decoder's own fault would; the processes are forked, so they have the changed function."""
+    paths = []
+    for number in range(40):
+        paths.append(os.fsencode(tmp_path / f"{number}.png"))
+        cv2.imwrite(os.fsdecode(paths[-1]), np.full((4, 5, 3), number, np.uint8))
+    sound = doctor_scan.look
+    monkeypatch.setattr(doctor_scan, "look", lambda path: os.abort() if path == paths[21] else sound(path))
+    seen = []
+    scan = scan_pictures(paths, 2, lambda done, total: seen.append((done, total)))
+    assert list(scan.errors) == [21] and "SIGABRT" in scan.errors[21]
+    assert (np.delete(scan.sizes, 21, axis=0) == (5, 4)).all()
+    assert len({scan.digest(place) for place in range(40)}) == 40
+    assert seen == sorted(seen) and seen[-1] == (40, 40)
+
+
+def test_twenty_thousand_pictures_are_ordered_piece_by_piece(tmp_path):
+    start = time.process_time()
+    scan = scan_pictures([os.fsencode(tmp_path / f"{n}.jpg") for n in range(20_000)], 2, lambda done, total: None)
+    assert len(scan.errors) == 20_000 and scan.errors[19_999].startswith("missing image")
+    assert time.process_time() - start < 5
