@@ -44,8 +44,16 @@ PICTURES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "bomb": (lambda path: path.write_bytes(bomb()), "picture too large", "30000 x 30000"),
     "resized": (_resized, "picture of another size than annotated", "is 100 x 90 px, the annotations say"),
 }
+
+
+def _with_stray_bytes(path: Path) -> None:
+    """Bytes between the last pixels and the end marker, as from changed bits: libjpeg notices, OpenCV is silent."""
+    path.write_bytes(path.read_bytes()[:-2] + bytes(range(1, 60)) + b"\xff\xd9")
+
+
 WHOLE = {  # accepted
     "no end marker": lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    "stray bytes": _with_stray_bytes,
     "grey": lambda path: cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)),
 }
 

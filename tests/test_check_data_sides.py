@@ -11,7 +11,7 @@ from damaged_set import config_file, copy_set, source
 from shared_data import sample
 
 from msposenet.config import load_config
-from msposenet.data.doctor import diagnose
+from msposenet.data.doctor import diagnose, read_sets
 from msposenet.data.doctor_statistics import (
     Histogram,
     duplicate_persons,
@@ -111,9 +111,12 @@ def test_all_sides_swapped_is_seen_by_the_faces(tmp_path):
 
 
 def test_all_sides_swapped_is_seen_without_faces(tmp_path):
-    entry = SOUND["mpii"]()
     parts = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    assert ("facing", "shoulders") in suspicious(checked(tmp_path, {**entry, "joints": swapped(*parts)}))
+    path = config_file(tmp_path, [{**SOUND["mpii"](), "joints": swapped(*parts)}])
+    _, [read] = read_sets(load_config(path), lambda line: None)
+    assert [(check.kind, check.what) for check in side_checks(read.records) if check.suspicious] == [
+        ("facing", "shoulders")
+    ]
 
 
 def records_of(keypoints: np.ndarray, skeleton: Skeleton = COCO_17, boxes=None) -> Records:

@@ -631,6 +631,13 @@ def test_repetitions_far_apart_are_found(section, problem, read_both):
     assert parts == whole and problem in parts
 
 
+def test_the_first_of_two_defects_is_told(read_both):
+    """In the order of the checks, not of the annotations."""
+    root = put(put(content(), "annotations", 0, "keypoints", []), "annotations", 2, "id", 5)
+    parts, whole = read_both(root)
+    assert parts == whole and "annotation 5: a second annotation of this id" in parts
+
+
 def test_damage_is_the_same_in_parts_and_whole(read_both):
     data, rng, sound, longest = json.dumps(content()).encode(), np.random.default_rng(41), 0, 0.0
     for _ in range(1000):

@@ -15,6 +15,7 @@ from msposenet.evaluation.coco import evaluate_coco
 from msposenet.evaluation.crowdpose import CLASSES, FIGURES, evaluate_crowdpose
 from msposenet.skeletons import CROWDPOSE_14
 
+pytestmark = pytest.mark.filterwarnings("error")
 NAN = float("nan")
 
 

@@ -15,8 +15,10 @@ from msposenet import geometry
 from msposenet.codecs import GaussianCodec, OffsetCodec
 from msposenet.config import TestConfig, build_config
 from msposenet.data.formats.coco import read_coco
+from msposenet.data.formats.mpii import mpii_head_sizes, read_mpii
 from msposenet.data.images import read_image
 from msposenet.evaluation.coco import evaluate_coco
+from msposenet.evaluation.mpii import evaluate_mpii
 from msposenet.evaluation.results import rescore, suppress
 from msposenet.geometry import Convention
 from msposenet.inference.topdown import TopDown
@@ -150,12 +152,17 @@ def test_mpii_persons():
     net = fill_by_rule(get_model("hrnet_w32", 16))
     codec = GaussianCodec((256, 256), (64, 64), Convention.STANDARD)
     engine = TopDown(net, codec, MPII_16, flip=False, batch_size=16)
-    # The loader's rule for MPII: 15 px per unit of scale downwards, a quarter larger, from 1-based to 0-based.
+    files = sample("mpii/valid.json"), sample("mpii/images")
+    records = read_mpii(*files)[0].select(np.arange(16))
+    centers, sizes = geometry.boxes_to_crops(records.boxes, codec.input_wh)
+    np.testing.assert_allclose(centers, g["center"], rtol=1e-6)
+    np.testing.assert_allclose(sizes / 200, g["scale"], rtol=1e-6)
+    # MPII's program keeps sizes in double precision, COCO's in single: the last digit decides over single grey levels.
     center = g["person_center"] + np.array([0, 15]) * g["person_scale"][:, None] - 1
     size = np.repeat(g["person_scale"][:, None] * 1.25 * 200, 2, axis=1)
-    np.testing.assert_allclose(center, g["center"], rtol=1e-6)
-    np.testing.assert_allclose(size / 200, g["scale"], rtol=1e-6)
-    paths = [str(sample("mpii/images") / str(name)) for name in g["person_image"]]
+    paths = [records.path(i) for i in range(16)]
+    assert [Path(path).name for path in paths] == g["person_image"].tolist()
+    head_sizes = mpii_head_sizes(files[0], sample("mpii/valid_head_sizes.json"))[:16]
     passes = Passes(engine, paths, center.astype(np.float32), size.astype(np.float32))
     check_crops(passes.crops, g)
     check_samples(passes.plain, g, "plain_output_sample_stride97")
@@ -163,6 +170,10 @@ def test_mpii_persons():
     for variant, settings in VARIANTS.items():
         keypoints = passes.keypoints(passes.average(*settings))
         check_keypoints(keypoints, g[f"{variant}keypoints"], g[f"{variant}unstable"], 1e-2)
+        truth, labelled = records.keypoints[..., :2], records.keypoints[..., 2] > 0
+        scores = evaluate_mpii(keypoints[..., :2], truth, labelled, head_sizes, boxes="ground truth").values
+        names = ["Mean@0.11" if name == "Mean@0.1" else name for name in g["pckh_names"].tolist()]
+        np.testing.assert_allclose([scores[name] for name in names], g[f"{variant}pckh"], atol=1e-9)
 
 
 @pytest.mark.slow

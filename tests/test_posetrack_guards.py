@@ -14,6 +14,7 @@ from msposenet.errors import ConfigError, DataError, PoseError, ResultError
 from msposenet.evaluation.posetrack import evaluate_posetrack, evaluate_posetrack_poses
 from msposenet.skeletons import Skeleton
 
+pytestmark = pytest.mark.filterwarnings("error")
 TRUTH, FOUND = scene()
 TRUTH_18, FOUND_18 = all_in_form_18(TRUTH), all_in_form_18(FOUND)
 FIRST = "000001_video.json"
@@ -70,6 +71,7 @@ EITHER = [
     (18, (*PERSON, "track_id"), 1.5, "track_id must be a whole number from 0"),
     (18, ("images", 1, "id"), 1000, "frame 1000 occurs twice; keep one"),
     (18, ("images", 0, "file_name"), 3, "image 1000: file_name must be text, found 3"),
+    (18, ("images", 0, "vid_id"), [1], "image 1000, vid_id: the id \\[1\\] must be a whole number or text"),
     (18, ("images",), 3, "expected a list, one image each, found int"),
     (18, ("categories",), [], "'categories' must be one, with the joints' names"),
     (18, ("categories", 0, "keypoints"), ["a"], "its category names no joint of PoseTrack, found \\['a'\\]"),
@@ -109,6 +111,11 @@ REGION = [{"point": [{"x": [0], "y": [0]}, {"x": [NAN], "y": [1]}, {"x": [3], "y
         (spoiled(TRUTH, *RECT, "track_id", remove=True), "frame 1 has people without track_id"),
         (spoiled(TRUTH, "annolist", 0, "ignore_regions", value=REGION), "ignore region 0: x must be a finite number"),
         (spoiled(TRUTH_18, "images", 0, "ignore_regions_x", value=[[1, 2, 3]]), "must be lists of one length"),
+        (
+            spoiled(spoiled(TRUTH_18, "images", 0, "ignore_regions_x", value=[[1, 2, 1e300]]), "images", 0,
+                    "ignore_regions_y", value=[[1, 2, 3]]),
+            "image 1000: ignore region 0 must be finite and within 1e6 px",
+        ),
         (
             spoiled(spoiled(TRUTH_18, "images", 0, "ignore_regions_x", value=[[1, 2, 3]]), "images", 0,
                     "ignore_regions_y", value=[[1, 2]]),
@@ -162,6 +169,20 @@ def test_predictions_that_cannot_be_trusted_are_refused(tmp_path, found, message
     truth = written(tmp_path / "truth", TRUTH)
     with pytest.raises(ResultError, match=message):
         evaluate_posetrack(truth, written(tmp_path / "found", found))
+
+
+def test_absurd_numbers_are_no_warnings(tmp_path):
+    truth = written(tmp_path / "truth", spoiled(TRUTH_18, *PERSON, "bbox_head", value=[1, 2, 1e-300, 0]))
+    numbers = [1000 * (1 + (number - 1) // 4) + (number - 1) % 4 for number in NUMBERS]
+    hostile = POSES.copy()
+    hostile[:, 7] = np.inf
+    has = np.arange(15) != 7
+    scores = evaluate_posetrack_poses(
+        truth, numbers, hostile, np.full(len(POSES), 1e300), boxes="none", predicted_joints=has
+    )
+    assert 5 < scores.values["AP Total"] < 95
+    with pytest.raises(ResultError, match="right_elbow of pose 0 is"):
+        evaluate_posetrack_poses(truth, numbers, hostile, np.zeros(len(POSES)), boxes="none")
 
 
 def test_frames_of_the_18_form_go_by_id(tmp_path):

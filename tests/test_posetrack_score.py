@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 
 import cv2
+import motmetrics
 import numpy as np
 import pytest
 from posetrack_scene import all_in_form_18, arrays, head, perfect, point, scene, written
@@ -14,8 +14,10 @@ from shared_data import golden
 
 from msposenet.evaluation.posetrack import COLUMNS, evaluate_posetrack, evaluate_posetrack_poses
 from msposenet.evaluation.posetrack_match import _inside
+from msposenet.evaluation.posetrack_mot import Counts, _add
 from msposenet.skeletons import COCO_17, POSETRACK_15, POSETRACK_17
 
+pytestmark = pytest.mark.filterwarnings("error")
 TRUTH, FOUND = scene()
 COLUMN_NAMES = list(COLUMNS)
 
@@ -66,9 +68,7 @@ def test_poseval_numbers(truth, found):
     expected = json.loads(golden("evaluation/posetrack/expected.json").read_text())[found]
     with_tracks = "MOTA_table" in expected
     folder = golden("evaluation/posetrack")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scores = evaluate_posetrack(folder / truth, folder / found, boxes="none", tracking=with_tracks)
+    scores = evaluate_posetrack(folder / truth, folder / found, boxes="none", tracking=with_tracks)
     seen = {
         "AP_table": {column: scores.values[f"AP {column}"] for column in COLUMN_NAMES},
         "AP_per_joint": scores.per_joint["AP"],
@@ -123,6 +123,19 @@ def test_a_single_file_is_a_sequence_too(tmp_path):
     assert alone.images == 3
 
 
+def test_videos_in_one_file_are_sequences_of_their_own(tmp_path):
+    def merged(files):
+        parts = list(files.values())
+        whole = {"images": [], "annotations": [], "categories": parts[0]["categories"]}
+        for number, part in enumerate(parts):
+            whole["images"] += [{**image, "vid_id": f"00000{number}"} for image in part["images"]]
+            whole["annotations"] += part["annotations"]
+        return {"val.json": whole}
+
+    truth, found = all_in_form_18(TRUTH), all_in_form_18(FOUND)
+    assert score(tmp_path, merged(truth), merged(found)).values == score(tmp_path, truth, found).values
+
+
 def test_perfect_predictions_are_hundred(tmp_path):
     scores = score(tmp_path, TRUTH, perfect(TRUTH))
     assert set(scores.values.values()) == {100.0}
@@ -130,6 +143,7 @@ def test_perfect_predictions_are_hundred(tmp_path):
     far = every_change(tmp_path, shift, found=perfect(TRUTH))
     assert {far.values[f"AP {column}"] for column in COLUMN_NAMES} == {0.0}
     assert far.values["MOTA Total"] == -100.0  # everything missed, and as much found where nothing is
+    assert [note[:39] for note in far.notes] == ["no predicted joint is within half a head"[:39]]
 
 
 def shift(frame, rng):
@@ -333,6 +347,32 @@ def test_motp_of_poseval_counts_distances_twice(tmp_path):
     assert scores.values["MOTP Total"] == pytest.approx(100 * (1 - 2 * 0.2))
     assert scores.per_joint["MOTP of the matches"]["Total"] == pytest.approx(80.0)
     assert scores.values["MOTA Total"] == 100.0
+
+
+def test_events_are_counted_as_motmetrics_does():
+    rng = np.random.default_rng(0)
+    accumulator = motmetrics.MOTAccumulator(auto_id=True)
+    for _ in range(40):
+        objects, hypotheses = (rng.permutation(5)[: rng.integers(6)].tolist() for _ in range(2))
+        distances = rng.random((len(objects), len(hypotheses)))
+        accumulator.update(objects, hypotheses, np.where(distances < 0.5, distances, np.nan))
+    counts = Counts.zero()
+    _add(counts, 4, accumulator.events)
+    names = {
+        "misses": "num_misses",
+        "switches": "num_switches",
+        "false_positives": "num_false_positives",
+        "objects": "num_objects",
+        "detections": "num_detections",
+    }
+    wanted = motmetrics.metrics.create().compute(
+        accumulator, metrics=[*names.values(), "motp"], return_dataframe=False, name="a"
+    )
+    assert min(wanted.values()) > 0
+    for name, metric in names.items():
+        assert getattr(counts, name)[4] == wanted[metric]
+        assert getattr(counts, name).sum() == wanted[metric]
+    assert counts.matched_distance[4] / counts.detections[4] == pytest.approx(wanted["motp"])
 
 
 def test_joints_without_score_rank_last(tmp_path):

@@ -48,7 +48,7 @@ def loader(
     pictures = benchmark.pictures_of(records)
     what = (
         f"{len(records):,} persons on {pictures:,} pictures, crops of {settings.data.input[0]} x "
-        f"{settings.data.input[1]}, one core, {rounds} rounds of {samples} samples by turns"
+        f"{settings.data.input[1]}, one core's time, {rounds} rounds of {samples} samples by turns"
     )
     if as_json:
         rows = [{"name": f.name, "samples_per_second": f.samples_per_second, "ratio": f.ratio} for f in figures]

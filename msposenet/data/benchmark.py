@@ -1,7 +1,7 @@
 """How fast samples are made, stage by stage, against the plain recipe and against what cannot be saved.
 
-One process, one core, the contenders by turns on the same persons of the same epoch: a neighbour that slows the machine
-slows all of them alike, so the ratios hold where the figures do not.
+One process, one core, the contenders by turns on the same persons of the same epoch, in processor time with the files in
+the page cache: a neighbour on the machine slows all of them alike, so the ratios hold where the figures do not.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def race(contenders: dict[str, Callable[[int], None]], samples: int, rounds: int
         for turn in range(len(names)):
             place = (turn + number) % len(names)
             make = contenders[names[place]]
-            start = time.perf_counter()
+            start = time.process_time()
             for sample in range(number * samples, (number + 1) * samples):
                 make(sample)
-            seconds[number, place] = time.perf_counter() - start
+            seconds[number, place] = time.process_time() - start
             progress(number * len(names) + turn + 1, rounds * len(names))
     speeds = rounds * samples / seconds.sum(axis=0)
     ratios = np.median(seconds[:, :1] / seconds, axis=0)
@@ -162,32 +162,32 @@ def stages(samples: TrainingSamples, count: int) -> dict[str, float]:
     joints_slot = np.zeros((records.skeleton.num_joints, 2), np.float32)
     for number in range(count):
         index = int(samples.order.split(order[number % len(order)])[0])
-        marks = [time.perf_counter()]
+        marks = [time.process_time()]
 
         def mark(marks=marks) -> None:
-            marks.append(time.perf_counter())
+            marks.append(time.process_time())
 
         data = read_bytes(records.path(index))
         mark()
         encoded_size(data, "")
         mark()
         picture = samples._pictures.open(index)
-        opened = time.perf_counter()
+        opened = time.process_time()
         keypoints = records.keypoints[index].astype(np.float64)
         size = samples.sizes[index][0] / samples.input_wh[0]
         view = picture.view(float(size))
-        marks.append(marks[-1] + time.perf_counter() - opened)
-        before = time.perf_counter()
+        marks.append(marks[-1] + time.process_time() - opened)
+        before = time.process_time()
         plan = samples.plan(0, index, 0, picture.size_wh[0])
-        marks.append(marks[-1] + time.perf_counter() - before)
-        before = time.perf_counter()
+        marks.append(marks[-1] + time.process_time() - before)
+        before = time.process_time()
         _, joints, _ = cut(
             view, picture.size_wh[0], keypoints, plan, samples.skeleton, samples.input_wh, samples.convention, slot
         )
-        marks.append(marks[-1] + time.perf_counter() - before)
-        before = time.perf_counter()
+        marks.append(marks[-1] + time.process_time() - before)
+        before = time.process_time()
         joints_slot[:] = joints
-        marks.append(marks[-1] + time.perf_counter() - before)
+        marks.append(marks[-1] + time.process_time() - before)
         for stage, length in zip(STAGES, np.diff(marks)):
             spent[stage] += 1000 * length / count
     return spent

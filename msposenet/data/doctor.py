@@ -169,11 +169,11 @@ def _warnings(lists: dict[str, list], sides: Sequence[SideCheck]) -> Iterator[st
     whole, twice, repeated = (lists[name] for name in ("damaged_but_whole", "duplicate_persons", "repeated_pictures"))
     if whole:
         path, reason = whole[0]
-        yield f"{len(whole):,} damaged pictures are used, since their pixels are whole, such as {path}: {reason}"
+        yield f"pictures that are damaged but used: {len(whole):,}, such as {path}: {reason}"
     if twice:
-        yield f"{len(twice):,} persons stand there twice, same box and joints, such as annotation {twice[0][1]}"
+        yield f"persons annotated twice, same box and joints: {len(twice):,}, such as annotation {twice[0][1]}"
     if repeated:
-        yield f"{len(repeated):,} pictures are there twice, such as {repeated[0][0]} and {repeated[0][1]}"
+        yield f"pictures that are there twice: {len(repeated):,}, such as {repeated[0][0]} and {repeated[0][1]}"
     yield from (f"left and right: {check.sentence()}" for check in sides if check.suspicious)
 
 

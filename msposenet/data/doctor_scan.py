@@ -9,6 +9,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ _CHUNK = 16  # pictures ordered at once; so many, not all, are waiting in a pipe
 _PARENT_CHECK = 2.0  # seconds between a process's looks at whether its parent still lives
 _MAX_DEATHS = 50  # beyond it the machine is the reason, not the pictures
 _DIGEST_BYTES = 16
+_CORRUPT = "Corrupt JPEG data"  # libpng's warnings are about colour profiles that everybody has
 
 Looked = tuple[int, int, bytes, str, str]  # width, height, hash of the file, error, repair; texts empty where none
 _Outcome = Union[list[Looked], str]
@@ -131,6 +133,21 @@ def look(path: bytes) -> Looked:
     return width, height, digest, "", "; ".join(repairs)
 
 
+def _look_and_listen(path: bytes, complaints: int) -> Looked:
+    """Like `look`; what the decoder wrote to stderr, the file `complaints`, makes a sound picture a doubtful one.
+
+    libjpeg has no other way to tell of bits that changed within a picture; most of them even it does not notice.
+    """
+    width, height, digest, error, repair = look(path)
+    heard = os.pread(complaints, 10_000, 0).decode(errors="replace").splitlines()
+    os.ftruncate(complaints, 0)
+    os.lseek(complaints, 0, os.SEEK_SET)
+    corrupt = [line for line in heard if line.startswith(_CORRUPT)]
+    if corrupt and not error and not repair:
+        repair = f"the decoder complains: {corrupt[0]}"
+    return width, height, digest, error, repair
+
+
 class _Reader:
     """One forked process and the pipe to it."""
 
@@ -183,6 +200,8 @@ def _work(pipe: Connection, paths: Sequence[bytes], parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what multiprocessing sends to processes left when it ends
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     cv2.setNumThreads(0)
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+    os.dup2(log.fileno(), 2)
     while True:
         # A sibling may hold a copy of the pipe's other end, so its closing is not always told.
         if not pipe.poll(_PARENT_CHECK):
@@ -194,7 +213,7 @@ def _work(pipe: Connection, paths: Sequence[bytes], parent: int) -> None:
         except (EOFError, OSError):
             os._exit(0)
         try:
-            outcome: _Outcome = [look(path) for path in paths[start:stop]]
+            outcome: _Outcome = [_look_and_listen(path, log.fileno()) for path in paths[start:stop]]
         except Exception:
             outcome = traceback.format_exc()
         try:

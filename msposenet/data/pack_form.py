@@ -36,7 +36,7 @@ PLACES = {"offsets": "<i8", "lengths": "<i4", "crcs": "<u4", "corners": "<i4", "
 
 _LARGEST_TABLE = 1 << 24  # bytes; a shard takes about 400
 _CHUNK = 1 << 22
-_Natural = Annotated[int, Field(ge=0)]
+_Natural = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class _Entry(BaseModel):
@@ -166,9 +166,11 @@ def read_table(folder: PathLike) -> PackTable:
     if claimed != _digest_of({"format": FORMAT, "version": VERSION, **body}):
         raise DataError(f"{path}: is damaged or was edited (its own SHA-256 does not fit); {AGAIN}")
     try:
-        return PackTable.model_validate_json(json.dumps(body))
+        table = PackTable.model_validate_json(json.dumps(body))
+        table.skeleton.build()
     except (ValidationError, ConfigError) as error:
         raise DataError(f"{path}: {_first_problem(error)}; {AGAIN}") from None
+    return table
 
 
 def _digest_of(body: Mapping[str, Any]) -> str:

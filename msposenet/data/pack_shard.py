@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -158,9 +159,10 @@ def write_shard(
     done. Raises StorageError.
     """
     findings = Findings()
-    found: dict[str, list] = {name: [] for name in ("places", *_COLUMNS)}
+    made: list[tuple[int, dict[str, Any]]] = []  # place in the order, and columns
+    by_picture = np.argsort(maker.records.image_index[order], kind="stable").tolist()
     with _spool(folder) as spool:
-        for done, place in enumerate(np.argsort(maker.records.image_index[order], kind="stable").tolist(), 1):
+        for done, place in enumerate(by_picture, 1):
             row = int(order[place])
             try:
                 record, known = maker.make(row, findings.repaired.__setitem__)
@@ -169,16 +171,13 @@ def write_shard(
                 findings.skipped += 1
                 judge(findings)
             else:
+                made.append((place, {**known, "offsets": spool.tell()}))
                 spool.write(record)
-                for name, value in {"places": place, **known}.items():
-                    found[name].append(value)
             advance(done)
-        turn = np.argsort(np.array(found.pop("places"), np.int64))
-        lengths = np.array(found["lengths"], np.int64)
-        found["offsets"] = np.cumsum(lengths) - lengths
-        columns = {name: np.array(found[name], kind)[turn] for name, kind in _COLUMNS.items()}
+        made.sort(key=itemgetter(0))
+        columns = {name: np.array([known[name] for _, known in made], kind) for name, kind in _COLUMNS.items()}
         rec = write_chunks_atomic(folder / shard_file(number, "rec"), _in_turn(spool, columns))
-    lengths = lengths[turn]
+    lengths = columns["lengths"].astype(np.int64)
     columns["offsets"] = np.cumsum(lengths) - lengths
     for name in _PAIRS:
         columns[name] = columns[name].reshape(-1, 2)

@@ -70,7 +70,8 @@ def evaluate_posetrack(
     Both sides in the 17 or the 18 form, not necessarily the same. In percent: "AP Head" to "AP Ankl" (means of left and
     right; Head of head top, neck and nose), "AP Total" (mean of the 15 joints), with `tracking` "MOTA Head" to "MOTA
     Total", and as means of the joints "MOTP Total", "Precision" and "Recall". With `image_ids` only these frames count
-    (ids of the 18 form, running numbers from 1 over all files of the 17 form).
+    (ids of the 18 form, running numbers from 1 over all files of the 17 form). Tracks run within a file, and within a
+    `vid_id` where one file of the 18 form holds several.
 
     Raises DataError for annotations and ResultError for predictions that cannot be scored, naming file, frame and
     value: damage, values that are not finite, frames that are not annotated or given twice, with `tracking` people
@@ -112,18 +113,16 @@ def evaluate_posetrack_poses(
     if not has.any():
         raise ConfigError(f"skeleton {skeleton.name} predicts none of PoseTrack's joints; use another metric")
     poses = array_of(keypoints, (None, skeleton.num_joints, 3), f"keypoints of {skeleton.name}", ResultError)
-    people = replace(
-        People.empty(len(poses)),
-        xy_image=poses[:, columns, :2],
-        present=poses[:, columns].any(axis=2) & has,
-        scores=poses[:, columns, 2],
-    )
+    present = poses[:, columns].any(axis=2) & has
+    poses = np.where(present[..., None], poses[:, columns], 0)
+    people = replace(People.empty(len(poses)), xy_image=poses[..., :2], present=present, scores=poses[..., 2])
     if len(image_ids) != len(poses):
         raise ResultError(f"{len(poses)} poses but {len(image_ids)} image ids; give one each")
     ids = [check_id(image_id, f"pose {row}", ResultError) for row, image_id in enumerate(image_ids)]
     if scores is not None:
         weights = array_of(scores, (len(poses),), "scores", ResultError)
-        people = replace(people, scores=people.scores * weights[:, None])
+        with np.errstate(invalid="ignore", over="ignore"):  # what comes of it is checked below
+            people = replace(people, scores=people.scores * weights[:, None])
     if track_ids is not None:
         people = replace(people, tracks=_tracks(track_ids, len(poses)))
     _check_poses(people, ids)
@@ -181,17 +180,20 @@ def _evaluate(
     tracking: bool,
     notes: list[str],
 ) -> PoseTrackScores:
-    sequences = [
-        [compare(frame, found.get(frame.id, People.empty(0)), has) for frame in video.frames if frame.listed]
-        for video in videos
-    ]
+    by_video: dict[tuple[str, ImageId | None], list[ComparedFrame]] = {}
+    for video in videos:
+        for frame in video.frames:
+            if frame.listed:
+                compared = compare(frame, found.get(frame.id, People.empty(0)), has)
+                by_video.setdefault((video.source, frame.video), []).append(compared)
+    sequences = list(by_video.values())
     frames = [frame for sequence in sequences for frame in sequence]
     figures, annotated = average_precision(frames)
     if not annotated.any():
         raise DataError(f"{videos[0].source}: no joint is annotated in the {len(frames)} frames to score")
     per_joint = {name: _table(row, annotated > 0) for name, row in zip(("AP", "precision", "recall"), 100 * figures)}
     values = {f"AP {column}": value for column, value in _columns(per_joint["AP"]).items()}
-    notes = [*notes, *_notes(frames, annotated, has)]
+    notes = [*notes, *_notes(frames, annotated, has, right=bool(figures.any()))]
     if tracking:
         _check_tracks(videos, found)
         tables = _tracking(count_tracks(sequences))
@@ -266,7 +268,7 @@ def _check_tracks(videos: list[VideoFile], found: dict[ImageId, People]) -> None
                 )
 
 
-def _notes(frames: list[ComparedFrame], annotated: np.ndarray, has: np.ndarray) -> list[str]:
+def _notes(frames: list[ComparedFrame], annotated: np.ndarray, has: np.ndarray, right: bool) -> list[str]:
     def named(joints: np.ndarray) -> str:
         return ", ".join(joint for joint, there in zip(POSETRACK_15.joints, joints) if there)
 
@@ -281,6 +283,11 @@ def _notes(frames: list[ComparedFrame], annotated: np.ndarray, has: np.ndarray) 
     unscored = sum(int((frame.predicted.present & (frame.predicted.scores == NO_SCORE)).sum()) for frame in frames)
     if unscored:
         notes.append(f"{unscored} predicted joints have no score and rank last")
+    if not right and any(frame.predicted.present.any() for frame in frames):
+        notes.append(
+            "no predicted joint is within half a head size of its place: were the weights loaded, are the joints in "
+            "image px?"
+        )
     return notes
 
 

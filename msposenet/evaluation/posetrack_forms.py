@@ -128,8 +128,10 @@ def frames_18(content: dict[str, Any], width: int, columns: np.ndarray, source: 
         if name is not None and not isinstance(name, str):
             raise side.error(f"{source}: image {entry['id']!r}: file_name must be text, found {short(name)}")
         rows = np.array(rows_of[entry["id"]], np.int64)
-        regions = _regions_18(entry, f"{source}: image {entry['id']!r}", side)
-        frames.append(Frame(entry["id"], name, people.select(rows), bool(len(rows)), regions))
+        of_image = f"{source}: image {entry['id']!r}"
+        video = check_id(entry["vid_id"], f"{of_image}, vid_id", side.error) if "vid_id" in entry else None
+        regions = _regions_18(entry, of_image, side)
+        frames.append(Frame(entry["id"], name, people.select(rows), bool(len(rows)), regions, video))
     return frames
 
 
@@ -175,7 +177,8 @@ def _regions_18(entry: dict[str, Any], place: str, side: Side) -> tuple[np.ndarr
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
             raise side.error(f"{place}: ignore region {number} must have as many x as y, as lists")
         polygon = number_table([xs, ys], len(xs), lambda row: place, f"ignore region {number}", side.error)
-        check_finite(polygon, lambda row: place, "ignore region", side.error)
+        if not (np.abs(polygon) <= LARGEST_COORDINATE).all():
+            raise side.error(f"{place}: ignore region {number} must be finite and within 1e6 px")
         regions.append(polygon.T)
     return tuple(regions)
 

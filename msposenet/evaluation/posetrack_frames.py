@@ -71,7 +71,7 @@ class Frame:
     """One picture of a sequence. `name` is that of its file, None where an 18 file does not say it.
 
     `listed` is whether the file lists anybody, with joints or without: only such frames of an annotation are scored.
-    `regions` are polygons (P, 2) in image px within which nothing counts.
+    `regions` are polygons (P, 2) in image px within which nothing counts; `video` is the 18 form's `vid_id`.
     """
 
     id: ImageId | None
@@ -79,6 +79,7 @@ class Frame:
     people: People
     listed: bool
     regions: tuple[np.ndarray, ...] = ()
+    video: ImageId | None = None
 
 
 @dataclass(frozen=True)

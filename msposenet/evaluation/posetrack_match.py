@@ -24,7 +24,8 @@ def compare(frame: Frame, predicted: People, has: np.ndarray) -> ComparedFrame:
     """An annotated frame with its `predicted` people; only the joints that `has` (15,) says count on either side."""
     truth, predicted = (_counting(people, frame, has) for people in (frame.people, predicted))
     apart = np.linalg.norm(predicted.xy_image[:, None] - truth.xy_image[None], axis=-1)
-    distances = apart / truth.head_sizes[None, :, None]
+    with np.errstate(over="ignore"):
+        distances = apart / truth.head_sizes[None, :, None]
     matching = (distances <= THRESHOLD) & predicted.present[:, None] & truth.present[None]
     return ComparedFrame(truth, predicted, np.where(matching, distances, np.inf))
 

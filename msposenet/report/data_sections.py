@@ -14,6 +14,7 @@ from msposenet.skeletons import Skeleton
 
 REPORT = "report.json"
 SHOWN_ITEMS = 50
+_REGION_WH, _CROP_WH = (320, 230), (180, 230)  # px on the page: four crops fit beside the region
 
 _SIDE_HELP = {
     "crossed": "left ones closer to the right ones",
@@ -88,7 +89,7 @@ def _damage(checked: CheckedSet) -> str:
     rest = len(checked.damage) - SHOWN_ITEMS
     more = f'<p class="soft">and {rest:,} more, all in <a href="{REPORT}">{REPORT}</a></p>' if rest > 0 else ""
     head = "<tr><th>file</th><th>item</th><th>reason</th></tr>"
-    table = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    table = f'<div class="scroll"><table class="damage"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     return f"<h3>Damaged: {kinds}</h3>{table}{more}"
 
 
@@ -164,15 +165,18 @@ def person_article(person: SamplePerson, checked: CheckedSet, addresses: Sequenc
     skeleton: Skeleton = checked.set.records.skeleton
     name = f"annotation {person.annotation_id}"
     shots = []
-    for shot, address in zip(person.shots, addresses):
+    for at, (shot, address) in enumerate(zip(person.shots, addresses)):
+        most_wide, most_high = _CROP_WH if at else _REGION_WH
         height, width = shot.pixels.shape[:2]
+        scale = min(most_wide / width, most_high / height)
+        style = f"width:{scale * width:.0f}px;height:{scale * height:.0f}px"
         labelled = int((shot.joints[:, 2] > 0).sum())
         alt = text(f"{name}, {', '.join(shot.words)}, {labelled} labelled joints")
         caption = " · ".join(f"<span>{text(word)}</span>" for word in shot.words)
         shots.append(
-            f'<figure><div class="shot" style="aspect-ratio:{width}/{height}">'
+            f'<figure><div class="shot" style="{style}">'
             f'<img src="{address}" width="{width}" height="{height}" loading="lazy" alt="{alt}">'
-            f"{pose_svg(shot, skeleton)}</div><figcaption>{caption}</figcaption></figure>"
+            f"{pose_svg(shot, skeleton, scale)}</div><figcaption>{caption}</figcaption></figure>"
         )
     return (
         f'<article class="person"><h4>{name} <span class="path soft">{text(person.path)}</span></h4>'

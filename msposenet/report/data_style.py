@@ -60,12 +60,16 @@ svg.mark { width: 21px; height: 21px; flex: none; }
 .person { border-top: 1px solid var(--line); padding: 14px 0 4px; }
 .shots { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
 figure { margin: 0; width: min-content; }
-.shot { position: relative; height: 230px; }
-.shot img { display: block; height: 100%; width: auto; border-radius: 4px; background: #ccc; }
+.shot { position: relative; }
+.shot img { display: block; width: 100%; height: 100%; border-radius: 4px; background: #ccc; }
 .shot svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .shot line { stroke-opacity: 0.85; stroke-linecap: round; }
 .shot path:hover { stroke: #000; }
-.shot .box { fill: none; stroke: #ffe14d; stroke-width: 1.5; stroke-dasharray: 6 4; }
+.shot .box { fill: none; stroke: #ffe14d; stroke-dasharray: 6 4; }
+table.damage { table-layout: fixed; min-width: 640px; }
+table.damage th:first-child { width: 46%; }
+table.damage th:nth-child(2) { width: 130px; }
+td.path { font-size: 12.5px; }
 figcaption { font-size: 12.5px; line-height: 1.35; color: var(--soft); margin-top: 4px; min-width: 110px; }
 figcaption span { white-space: nowrap; }
 summary { cursor: pointer; font-weight: 600; margin: 22px 0 8px; }

@@ -11,7 +11,7 @@ from msposenet.skeletons import Skeleton
 # The colours of msposenet/inference/drawing.py, which is not imported since it brings the network along. Each side has
 # a shape too: not everybody tells green from orange.
 COLORS = {"left": "#3cb44b", "right": "#e65a28", "middle": "#4682e6"}
-_SIZE = 1 / 85  # radius of a joint, of the picture's longer side
+_RADIUS = 3.4  # of a joint, px on the page
 _CHART_WH = (430, 150)
 
 
@@ -23,28 +23,29 @@ def joint_sides(skeleton: Skeleton) -> list[str]:
     return list(sides.values())
 
 
-def pose_svg(shot: Shot, skeleton: Skeleton) -> str:
-    """An overlay of the shot's size: box, limbs, joints; names appear on hover."""
+def pose_svg(shot: Shot, skeleton: Skeleton, scale: float) -> str:
+    """An overlay of the shot, which is shown `scale` times its size: box, limbs, joints; names appear on hover."""
     height, width = shot.pixels.shape[:2]
-    radius = max(3.0, _SIZE * max(height, width))
+    radius = _RADIUS / scale
     sides = joint_sides(skeleton)
     parts = []
     if shot.box is not None:
         x, y, w, h = shot.box
-        parts.append(f'<rect class="box" x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{w:.1f}" height="{h:.1f}"/>')
+        place = f'x="{x + 0.5:.2f}" y="{y + 0.5:.2f}" width="{w:.2f}" height="{h:.2f}"'
+        parts.append(f'<rect class="box" {place} stroke-width="{0.45 * radius:.2f}"/>')
     places = [(x + 0.5, y + 0.5) for x, y in shot.joints[:, :2].tolist()]  # a pixel's centre is at a half in SVG
     for a, b in skeleton.limb_index.tolist():
         if shot.joints[a, 2] > 0 and shot.joints[b, 2] > 0:
             side = sides[a] if sides[a] == sides[b] else "middle"
             (x1, y1), (x2, y2) = places[a], places[b]
-            ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-            parts.append(f'<line class="{side}" {ends} stroke-width="{0.7 * radius:.1f}"/>')
+            ends = f'x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}"'
+            parts.append(f'<line class="{side}" {ends} stroke-width="{0.65 * radius:.2f}"/>')
     for place, (x, y) in enumerate(places):
         visibility = int(shot.joints[place, 2])
         if visibility:
             state = "visible" if visibility == 2 else "hidden"
             title = f"<title>{text(skeleton.joints[place])}, {state}</title>"
-            kind = f'class="{sides[place]} {state}" stroke-width="{0.35 * radius:.1f}"'
+            kind = f'class="{sides[place]} {state}" stroke-width="{0.35 * radius:.2f}"'
             path = _mark(sides[place], x, y, radius)
             parts.append(f'<path {kind} d="{path}">{title}</path>')
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(parts)}</svg>'
@@ -54,12 +55,12 @@ def _mark(side: str, x: float, y: float, radius: float) -> str:
     """Path of a circle for left, a square for right, a diamond for the middle."""
     if side == "left":
         return (
-            f"M{x - radius:.1f} {y:.1f}a{radius:.1f} {radius:.1f} 0 1 0 {2 * radius:.1f} 0"
-            f"a{radius:.1f} {radius:.1f} 0 1 0 {-2 * radius:.1f} 0z"
+            f"M{x - radius:.2f} {y:.2f}a{radius:.2f} {radius:.2f} 0 1 0 {2 * radius:.2f} 0"
+            f"a{radius:.2f} {radius:.2f} 0 1 0 {-2 * radius:.2f} 0z"
         )
     r = radius * (0.9 if side == "right" else 1.2)
     corners = [(-r, -r), (r, -r), (r, r), (-r, r)] if side == "right" else [(0, -r), (r, 0), (0, r), (-r, 0)]
-    return "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "z"
+    return "M" + "L".join(f"{x + dx:.2f} {y + dy:.2f}" for dx, dy in corners) + "z"
 
 
 def mark_svg(side: str, hidden: bool = False) -> str:

@@ -41,9 +41,10 @@ def read_coco(
 ) -> tuple[Records, Report]:
     """Persons with labelled keypoints of the file `annotations`, whose pictures lie in the folder `images`.
 
-    The skeleton is the file's own, or the one given where the file names its joints or none, after renaming the file's
-    joints by `aliases` (lower case, underscores). Crowds and persons without a labelled joint are left out; unusable boxes are
-    skipped as damage, which `Report.enforce` judges. Boxes are clipped, which as in HRNet makes them 1 px smaller.
+    The skeleton is the one of the joint names in the file, after renaming them by `aliases` (lower case, underscores):
+    `skeleton` where they are its names or there are none, a built-in one, or one made of the names. Crowds and persons
+    without a labelled joint are left out; unusable boxes are skipped as damage, which `Report.enforce` judges. Boxes
+    are clipped, which as in HRNet makes them 1 px smaller.
     Raises DataError naming file, annotation, value and remedy for everything that cannot be trusted. Whether the
     picture files exist is not asked here.
     """

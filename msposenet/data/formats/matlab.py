@@ -22,11 +22,12 @@ from msposenet.errors import DataError
 
 MAX_FILE_BYTES = 1 << 28
 MAX_VARIABLE_BYTES = 1 << 29  # unpacked
+MAX_VALUES = 1 << 22  # of one array: what is packed may be large out of all proportion
 EMPTY = np.zeros((0, 0))
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEADER = 128  # bytes
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # packed bytes, which hold 1,032 times as many at most
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _UTF8 = 16
@@ -34,6 +35,7 @@ _TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", _UTF8: "utf-8", 17: "utf-16",
 _STRUCT, _CHAR, _NUMERIC = 2, 4, range(6, 16)
 _OTHERS = {1: "a cell array", 3: "an object", 5: "a sparse matrix", 16: "a function", 17: "an object"}
 _COMPLEX = 0x800
+_MAX_DIMENSIONS = 8
 
 
 class Unread:
@@ -151,7 +153,7 @@ def scalars(structs: Sequence[Struct], name: str) -> tuple[np.ndarray, dict[int,
 class _Source:
     """The unpacked bytes of one variable. `end` is always where the containing element ends."""
 
-    def __init__(self, path: Path | str, data: bytes, order: str) -> None:
+    def __init__(self, path: Path | str, data: bytes | bytearray, order: str) -> None:
         self.path, self.data, self.order = path, data, order
         self._pair = struct.Struct(order + "II").unpack_from
 
@@ -202,7 +204,8 @@ class _Source:
         for number, code in {**_NUMBERS, _UTF8: "u1"}.items():
             dtype = np.dtype(self.order + code)
             rows = np.flatnonzero(plain & (kind == number) & (size == dtype.itemsize))
-            numbers[rows] = octets[start[rows, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
+            with np.errstate(invalid="ignore"):
+                numbers[rows] = octets[start[rows, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
             sound[rows] = True
         numbers[text] -= ord("0")
         sound &= ~text | np.isin(numbers, range(10))
@@ -219,7 +222,7 @@ class _Source:
         if kind != _INT32 or size < 8 or size % 4:
             raise self.damaged(following, "no dimensions")
         shape = tuple(np.frombuffer(self.data, self.order + "i4", size // 4, start).tolist())
-        if min(shape) < 0:
+        if min(shape) < 0 or len(shape) > _MAX_DIMENSIONS:
             raise self.damaged(following, f"dimensions {listed(shape)}")
         kind, size, start, following = self.tag(place, end)
         if kind != _INT8:
@@ -239,6 +242,8 @@ class _Source:
             return EMPTY
         end = start + size
         category, has_imaginary, shape, _, place = self.header(start, end)
+        if category != _STRUCT and not math.prod(shape):
+            return EMPTY
         if category in _OTHERS or has_imaginary:
             return Unread(_OTHERS.get(category, "complex numbers"))
         if category == _STRUCT:
@@ -249,10 +254,11 @@ class _Source:
         if category not in _NUMERIC or kind not in _NUMBERS:
             raise self.damaged(place, f"an array of class {category} with data of type {kind}")
         dtype = np.dtype(self.order + _NUMBERS[kind])
-        if size != math.prod(shape) * dtype.itemsize:
+        if size != math.prod(shape) * dtype.itemsize or size > MAX_VALUES * dtype.itemsize:
             raise self.damaged(place, f"{size:,} bytes for {' x '.join(map(str, shape))} numbers")
-        numbers = np.frombuffer(self.data, dtype, size // dtype.itemsize, start)
-        return numbers.astype(np.float64).reshape(shape, order="F")
+        with np.errstate(invalid="ignore"):  # some NaNs ring a bell when they are converted
+            numbers = np.frombuffer(self.data, dtype, size // dtype.itemsize, start).astype(np.float64)
+        return numbers.reshape(shape, order="F")
 
     def _struct(self, shape: tuple[int, ...], place: int, end: int) -> Struct:
         kind, size, start, following = self.tag(place, end)
@@ -263,7 +269,7 @@ class _Source:
         text = self.data[start : start + size].decode("latin-1")
         names = tuple(text[first : first + length].split("\0")[0] for first in range(0, size, length))
         count = math.prod(shape)
-        if (8 * count * len(names) > end - after) if names else count > 1:
+        if count * len(names) > min(MAX_VALUES, (end - after) // 8) or (count > 1 and not names):
             raise self.damaged(place, f"a struct of {count} x {len(names)} values in {end - after} bytes")
         return Struct(self, count, names, after, end)
 
@@ -303,20 +309,20 @@ def _elements(path: Path | str, data: bytes, order: str) -> Iterator[tuple[int, 
         yield kind, start, place
 
 
-def _inflated(path: Path | str, packed: bytes, limit: int, whole: bool = True) -> bytes:
+def _inflated(path: Path | str, packed: bytes, limit: int, whole: bool = True) -> bytearray:
     """The first `limit` bytes of a compressed variable; if `whole`, DataError when there are more, or fewer."""
-    unpacker, parts, left = zlib.decompressobj(), bytearray(), limit
+    unpacker, parts = zlib.decompressobj(), bytearray()
     try:
-        while left and not unpacker.eof:
-            part = unpacker.decompress(packed, min(left, _CHUNK))
-            if not part:
+        for start in range(0, len(packed), _CHUNK):
+            piece = packed[start : start + _CHUNK]
+            while piece and len(parts) < limit:
+                parts += unpacker.decompress(piece, limit - len(parts))
+                piece = unpacker.unconsumed_tail
+            if len(parts) == limit:
                 break
-            packed = unpacker.unconsumed_tail
-            parts += part
-            left -= len(part)
     except zlib.error as error:
         raise DataError(f"{path}: damaged MATLAB file: {error}; copy it again") from None
     if whole and not unpacker.eof:
-        problem = "cut off" if left else f"over {limit:,} bytes when unpacked"
+        problem = "cut off" if len(parts) < limit else f"over {limit:,} bytes when unpacked"
         raise DataError(f"{path}: damaged MATLAB file: a variable is {problem}; copy it again")
-    return bytes(parts)
+    return parts

@@ -53,8 +53,8 @@ def read_posetrack(annotations: Path, images: Path, skeleton: Skeleton | None = 
     enlarged by 15 % on each side. Image sizes are 0 x 0, and boxes not clipped, where the file does not give them: as
     in both releases. Ids are PoseTrack18's own, which must differ between the videos; PoseTrack17's frames and persons
     are numbered from 1 through all files, whoever is left out included. Head boxes, tracks and regions to ignore are
-    not part of the records. Joints: those of `posetrack17` (or that the file names) for PoseTrack18, of `posetrack15` for
-    PoseTrack17; they must be those of the skeleton given, and the same in all videos.
+    not part of the records. The joints of PoseTrack18 are those of `posetrack17`, or what else the file names, those
+    of PoseTrack17 `posetrack15`; all videos must have the same, and those of `skeleton` if it is given.
 
     Raises DataError, as `read_coco` does, naming file, item, value and remedy for everything that cannot be trusted.
     """
