@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from other_forms import Drawn, write_aic, write_crowdpose, write_lsp, write_mpii, write_posetrack18
 from people_set import images_of, people_set
 
 from msposenet.cli.main import run
@@ -74,10 +75,15 @@ def smaller(arguments: list[str]) -> list[str]:
     """The `--set` options with which a documented command ends in seconds; a resumed run has a second epoch to do."""
     if arguments[0] == "eval":
         return ["--set", "test.batch_size=2"]
+    if arguments[0] == "check-data":
+        return ["--workers", "1", "--samples", "1"]
+    if arguments[0] == "pack" and "--verify" not in arguments:
+        return ["--workers", "0", "--set", "data.input=[64,64]"]
     if arguments[0] != "train":
         return []
     target = Path(arguments[1])
-    name = load_config(target / "config.yaml" if target.is_dir() else target).model.name
+    config = load_config(target / "config.yaml" if target.is_dir() else target)
+    name = config.model.name
     if not name.endswith("_small"):
         name = re.sub(r"_w\d+", "_w8", name) + "_small"
     changes = {
@@ -89,6 +95,11 @@ def smaller(arguments: list[str]) -> list[str]:
         "train.batch_size": 8,
         "test.batch_size": 8,
     }
+    for part, pictures in (("train", [1, 8]), ("val", [9, 10])):  # of ten drawn ones
+        sources = getattr(config.data, part)
+        for number, source in enumerate(sources):
+            if source.pictures is not None:
+                changes[f"data.{part}{f'.{number}' if len(sources) > 1 else ''}.pictures"] = pictures
     return [text for key, value in changes.items() for text in ("--set", f"{key}={json.dumps(value)}")]
 
 
@@ -180,10 +191,27 @@ def lay_out(folder: Path) -> None:
     file = coco / "person_detection_results" / "COCO_val2017_detections_AP_H_56_person.json"
     file.write_text(json.dumps(detections))
     shutil.copy(coco / "images" / "train2017" / "000000000001.jpg", folder / "person.jpg")
+    lay_out_other_sets(folder / "data")
     with inside(folder):
         run_command(
             "msposenet train configs/mshrnet_w48x2_coco_384x288.yaml --run msposenet-demo/run", "the demo's run"
         )
+
+
+def lay_out_other_sets(data: Path) -> None:
+    """Drawn people under the names of the other sets' releases."""
+    train, val = Drawn(people_set(10, 7)), Drawn(people_set(4, 8))
+    for drawn, annotations in ((train, "train.json"), (val, "valid.json")):
+        write_mpii(drawn, data / "mpii" / "annotations" / annotations, data / "mpii" / "images")
+    for drawn, split, date in ((train, "train", "20170909"), (val, "validation", "20170911")):
+        name = f"keypoint_{split}_annotations_{date}.json"
+        write_aic(drawn, data / "aic" / "annotations" / name, data / "aic" / "images" / split)
+    for drawn, split in ((train, "trainval"), (val, "test")):
+        annotations = data / "crowdpose" / "annotations" / f"mmpose_crowdpose_{split}.json"
+        write_crowdpose(drawn, annotations, data / "crowdpose" / "images")
+    posetrack = data / "posetrack18"
+    write_posetrack18(val, posetrack / "annotations" / "val", posetrack / "images")
+    write_lsp(train, data / "lsp_extended" / "joints.mat", data / "lsp_extended" / "images")
 
 
 def with_own_joints(content: dict) -> dict:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import typer
 from damaged_set import PICTURES, config_file, copy_set, damaged_set, edit, source
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from msposenet.cli.check_data import check_data
@@ -176,19 +177,36 @@ def test_cut_annotations_through_the_command(tmp_path):
 def test_boxes_are_held_against_pictures_whose_size_nobody_wrote_down(tmp_path):
     """MPII says no picture sizes: that a box misses its picture, or reaches out of it, only the picture tells."""
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((100, 120, 3), np.uint8))
-    persons = [((60, 50), 0.3), ((900, 50), 0.1), ((115, 50), 0.3)]  # within, outside, reaching out
+    persons = [("a", (60, 50), 0.3), ("a", (900, 50), 0.1), ("a", (115, 50), 0.3), ("b", (9, 9), 0.2)]
     entries = [
-        {"image": "a.jpg", "center": center, "scale": scale, "joints": [list(center)] * 16, "joints_vis": [1] * 16}
-        for center, scale in persons
+        {"image": f"{name}.jpg", "center": at, "scale": scale, "joints": [list(at)] * 16, "joints_vis": [1] * 16}
+        for name, at, scale in persons  # within, outside, reaching out, on a picture that is cut
     ]
     (tmp_path / "mpii.json").write_text(json.dumps(entries))
     mpii = {"format": "mpii", "annotations": str(tmp_path / "mpii.json"), "images": str(tmp_path)}
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
     [checked] = diagnosis_of(config_file(tmp_path, [mpii])).sets
-    [damage] = checked.damage
+    cut, damage = checked.damage
+    assert cut.file == str(tmp_path / "b.jpg") and cut.kind == "truncated picture"
+    assert checked.usable.tolist() == [True, False]
     assert damage.item == "annotation 2" and damage.kind == "box outside the picture"
     assert damage.file == str(tmp_path / "a.jpg") and "120 x 100" in damage.reason
     assert checked.figures["boxes_reaching_out"] == 1
     assert checked.figures["joints_outside_picture"] == 16, "the joints of the second person"
+
+
+def test_a_reader_that_opens_pictures_counts_none_twice(tmp_path):
+    rng = np.random.default_rng(0)
+    joints = np.concatenate([rng.uniform(20, 80, (14, 2, 4)), np.ones((14, 1, 4))], axis=1)
+    savemat(tmp_path / "joints.mat", {"joints": joints})
+    for number in (1, 2, 4):
+        cv2.imwrite(str(tmp_path / f"im{number:05d}.jpg"), np.zeros((100, 100, 3), np.uint8))
+    (tmp_path / "im00002.jpg").write_text("no picture")
+    lsp = {"format": "lsp", "annotations": str(tmp_path / "joints.mat"), "images": str(tmp_path)}
+    [checked] = diagnosis_of(config_file(tmp_path, [lsp])).sets
+    assert checked.damage_kinds() == {"not an image": 1, "missing picture": 1}
+    assert [Path(item.file).name for item in checked.damage] == ["im00002.jpg", "im00003.jpg"]
+    assert checked.figures["persons"] == 2
 
 
 def test_pictures_in_training_and_validation(tmp_path):

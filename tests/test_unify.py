@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_forms import WRITERS, Drawn
+from people_set import people_set
 
 from msposenet.config import Source, build_config
-from msposenet.data.merging import SourceRecords, joint_boxes, merge, prepare
+from msposenet.data.merging import SourceRecords, merge, prepare, read_source
 from msposenet.data.records import Records, Report
 from msposenet.data.unify import joint_map, unify
 from msposenet.errors import ConfigError
-from msposenet.geometry import flip_keypoints
+from msposenet.geometry import flip_keypoints, joint_boxes
 from msposenet.skeletons import AIC_14, COCO_17, LSP_14, MPII_16, SKELETONS, UNION_21, Skeleton
 
 WIDTH = 640
@@ -159,13 +162,13 @@ def test_boxes_around_joints():
 
 
 SETS = {
-    "two of a name": ({"train": [{"annotations": "a.json", "images": "i"}] * 2}, "train has two sets called ['coco:a']"),
+    "two of a name": ({"train": [{"annotations": "a.json", "images": "i"}] * 2}, "two sets called ['coco:a']"),
     "pictures backwards": (
         {"train": {"annotations": "a", "images": "i", "pictures": [9, 3]}}, "pictures runs from 9 to 3",
     ),
     "unknown format": ({"train": {"annotations": "a", "images": "i", "format": "coc"}}, "data.train.0.format"),
     "negative weight": ({"train": {"annotations": "a", "images": "i", "weight": -1}}, "data.train.0.weight"),
-    "pack and sharing": ({"pack": "p", "share_decode": True}, "share_decode and reduced_decode are about picture files"),
+    "pack and sharing": ({"pack": "p", "share_decode": True}, "share_decode and reduced_decode are about"),
 }  # fmt: skip
 
 
@@ -174,3 +177,29 @@ def test_mistakes_in_the_list_of_sets(data, message):
     with pytest.raises(ConfigError) as caught:
         build_config({"data": data}, "test")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_people_written_in_another_form_come_back(form, tmp_path):
+    """Written, read, mapped onto the union: every joint is where and what it was drawn."""
+    write, skeleton = WRITERS[form]
+    drawn = Drawn(people_set(8, 5))
+    name = {"lsp": "joints.mat", "posetrack": "val"}.get(form, "people.json")
+    annotations = tmp_path / "annotations" / name
+    write(drawn, annotations, tmp_path / "images")
+    read = read_source(Source(format=form, annotations=annotations, images=tmp_path / "images"))
+    assert read.records.skeleton == skeleton
+    rows = range(len(drawn.rows)) if form != "lsp" else [drawn.rows.index(row) for row in sorted(set(drawn.rows))]
+    wanted = drawn.of(skeleton)[list(rows)]
+    assert len(read.records) == len(wanted)
+    np.testing.assert_array_equal(read.records.keypoints[..., 2] > 0, wanted[..., 2] > 0)
+    np.testing.assert_allclose(read.records.keypoints[..., :2], wanted[..., :2], atol=1e-3)
+    union = unify(read.records, joint_map(skeleton, UNION_21, {}, form))
+    for joint in COCO_17.joints:
+        if joint in skeleton.joints:
+            place = union.keypoints[:, UNION_21.index(joint), :2]
+            np.testing.assert_allclose(place, wanted[:, skeleton.index(joint), :2], atol=1e-3, err_msg=joint)
+    assert all(Path(read.records.path(row)).is_file() for row in range(len(read.records)))
+    if form not in ("mpii", "lsp"):  # their boxes are made from something else
+        inside = read.records.boxes[:, :2] >= drawn.boxes[:, :2].clip(0) - 1e-6
+        assert inside.all()

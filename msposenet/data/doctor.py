@@ -26,6 +26,7 @@ from msposenet.skeletons import Skeleton
 
 REFUSED = "annotations refused"
 BOX_OUTSIDE = "box outside the picture"
+_PICTURE_REASONS = ("missing picture", "damaged picture")  # of readers that need the pictures' sizes
 # What a picture's error says, and what such pictures are counted as; the first that fits.
 _KINDS = (
     ("missing image", "missing picture"),
@@ -123,10 +124,12 @@ def check_set(part: MappedSet, rows: np.ndarray, scan: Scan, config: Config) -> 
 
 
 def _skipped(report: Report) -> Iterator[Damage]:
-    """What the reader left out as damaged."""
+    """What the reader left out as damaged, but for pictures, which say more themselves."""
     for reason, tally in report.dropped.items():
+        if reason in _PICTURE_REASONS:
+            continue
         for name in tally.first:
-            yield Damage(reason, report.file, f"annotation {name}", reason)
+            yield Damage(reason, report.file, f"annotation {name}" if name.isdigit() else name, reason)
         rest = tally.count - len(tally.first)
         if rest:
             yield Damage(reason, report.file, f"{rest:,} more", reason, rest)

@@ -212,7 +212,7 @@ def _heights(keypoints: np.ndarray, boxes: np.ndarray, skeleton: Skeleton) -> It
         both = (keypoints[:, places, 2] > 0).all(axis=1)
         if both.any():
             y = keypoints[both][:, places, 1]
-            share = float(np.median((y[:, 1] - y[:, 0]) / boxes[both, 3]))
+            share = float(np.median((y[:, 0] - y[:, 1]) / boxes[both, 3]))
             persons = int(both.sum())
             beyond = abs(share) > MAX_HEIGHT and persons >= MIN_HEIGHT_PERSONS
             yield _judged("height", _part(pair), persons, share, MAX_HEIGHT, beyond)

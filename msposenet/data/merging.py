@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from msposenet import geometry
 from msposenet.config import Config, Source
 from msposenet.data.formats import READERS
 from msposenet.data.records import Origin, Records, Report, Tally
@@ -165,24 +166,10 @@ def _only_pictures(records: Records, source: Source) -> tuple[Records, dict[str,
 
 def _boxes_from_joints(records: Records, margin: float) -> tuple[Records, dict[str, Tally]]:
     """Boxes around the labelled joints, larger by `margin` of their extent on each side, cut to the picture."""
-    boxes = joint_boxes(records.keypoints, records.image_sizes[records.image_index], margin)
+    boxes = geometry.joint_boxes(records.keypoints, records.image_sizes[records.image_index], margin)
     empty = (boxes[:, 2:] <= 0).any(axis=1)
     tallies = {"joints on a line or point, no box around them": _tally(records, empty)} if empty.any() else {}
     return replace(records, boxes=boxes).select(~empty), tallies
-
-
-def joint_boxes(keypoints: np.ndarray, image_sizes: np.ndarray, margin: float) -> np.ndarray:
-    """Boxes (N, 4) x, y, w, h of keypoints (N, K, 3) on pictures of (N, 2) width and height, 0 where not known."""
-    labelled = keypoints[..., 2:] > 0
-    xy = keypoints[..., :2].astype(np.float64)
-    near = np.where(labelled, xy, np.inf).min(axis=1)
-    far = np.where(labelled, xy, -np.inf).max(axis=1)
-    extent = np.maximum(far - near, 0)
-    limit = np.where(image_sizes > 0, image_sizes - 1, np.inf)
-    low = np.where(image_sizes > 0, 0, -np.inf)
-    near, far = np.maximum(near - margin * extent, low), np.minimum(far + margin * extent, limit)
-    boxes = np.concatenate([near, far - near], axis=1)
-    return np.where(labelled.any(axis=1), boxes, 0)
 
 
 def _tally(records: Records, chosen: np.ndarray) -> Tally:

@@ -218,24 +218,6 @@ def keep_people(
     return keep(source, items, skeleton, pictures, columns, reasons)
 
 
-def joint_boxes(keypoints: np.ndarray, sizes: np.ndarray, margin: float) -> np.ndarray:
-    """Boxes (N, 4) x, y, w, h around the labelled joints of (N, K, 3), larger by `margin` of their extent on each side.
-
-    They are cut to pictures of (N, 2) width and height, where 0 means not known. Zeros where no joint is labelled;
-    joints on a line or outside the picture give a box without width or height.
-    """
-    labelled = keypoints[..., 2:] > 0
-    xy = keypoints[..., :2].astype(np.float64)
-    near = np.where(labelled, xy, np.inf).min(axis=1)
-    far = np.where(labelled, xy, -np.inf).max(axis=1)
-    extent = np.maximum(far - near, 0)
-    known = sizes > 0
-    near = np.maximum(near - margin * extent, np.where(known, 0, -np.inf))
-    far = np.minimum(far + margin * extent, np.where(known, sizes - 1, np.inf))
-    found = labelled.any(axis=1)
-    return np.concatenate([np.where(found, near, 0), np.where(found, far, 0) - np.where(found, near, 0)], axis=1)
-
-
 def _clip(xywh: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Boxes (N, 4) clipped to images of `sizes` (N, 2) where known, and the masks (N,) of the unusable ones by reason.
 

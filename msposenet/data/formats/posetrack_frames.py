@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msposenet.data.formats.coco_people import People, box_areas, joint_boxes, keep_people
+from msposenet import geometry
+from msposenet.data.formats.coco_people import People, box_areas, keep_people
 from msposenet.data.formats.common import FILTERED, NOTED, Pictures, Reason, picture_paths
 from msposenet.data.formats.fields import Numbered, Rows
 from msposenet.data.records import SHOWN, Records, Report, Tally
@@ -52,7 +53,7 @@ def labelled_people(
     Who has no box with width and height gets that of the labelled joints, enlarged by BOX_MARGIN.
     """
     without = (people.boxes[:, 2:] <= 0).any(axis=1)
-    around = joint_boxes(people.keypoints, frames.sizes[people.image_index], BOX_MARGIN)
+    around = geometry.joint_boxes(people.keypoints, frames.sizes[people.image_index], BOX_MARGIN)
     boxes = np.where(without[:, None], around, people.boxes)
     people = people._replace(boxes=boxes, areas=np.where(people.no_area, box_areas(boxes), people.areas))
     reasons = [
