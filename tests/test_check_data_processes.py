@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -57,23 +59,39 @@ def gone(pids: set[int], within: float) -> bool:
     return False
 
 
+@contextmanager
+def started(config: Path, *arguments: str):
+    """The running command in a group of its own and its reading processes, all of them at work."""
+    process = subprocess.Popen(
+        [*COMMAND, str(config), *arguments],
+        cwd=config.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # In the background a shell tells the tests to ignore Ctrl-C, and they would pass it on.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    workers: set[int] = set()
+    try:
+        while len(workers) < int(arguments[1]) and process.poll() is None:
+            workers = children(process.pid)
+            time.sleep(0.01)
+        yield process, workers
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
     ids=["Ctrl-C", "SIGTERM", "kill -9"],
 )
 def test_no_process_is_left_behind(number, code, tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, str(slow_set(tmp_path, 2000)), "--workers", "3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    workers: set[int] = set()
-    while len(workers) < 3 and process.poll() is None:
-        workers = children(process.pid)
-        time.sleep(0.01)
-    # A terminal sends Ctrl-C to the whole group.
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    with started(slow_set(tmp_path, 2000), "--workers", "3") as (process, workers):
+        # A terminal sends Ctrl-C to the whole group.
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
     assert len(workers) == 3 and gone(workers, 10)
     assert "Traceback" not in errors
@@ -81,16 +99,9 @@ def test_no_process_is_left_behind(number, code, tmp_path):
 
 
 def test_a_killed_process_costs_nothing(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, str(slow_set(tmp_path, 40)), "--workers", "2", "--samples", "0", "--json"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    workers: set[int] = set()
-    while len(workers) < 2 and process.poll() is None:
-        workers = children(process.pid)
-        time.sleep(0.01)
-    os.kill(min(workers), signal.SIGKILL)
-    summary = json.loads(process.communicate(timeout=60)[0])
+    with started(slow_set(tmp_path, 40), "--workers", "2", "--samples", "0", "--json") as (process, workers):
+        os.kill(min(workers), signal.SIGKILL)
+        summary = json.loads(process.communicate(timeout=60)[0])
     assert process.returncode == 0 and summary["damaged"] == 0
     assert summary["sets"][0]["pictures"] == 44
 
@@ -115,7 +126,7 @@ def test_a_picture_that_kills_its_decoder_is_found(tmp_path, monkeypatch):
 
 def test_a_machine_that_kills_every_process_is_told_from_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor_scan, "look", lambda path: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(LoaderError, match=r"51 processes died .* SIGKILL .* --workers"):
+    with pytest.raises(LoaderError, match=r"51 processes died .*SIGKILL.* --workers"):
         scan_pictures([os.fsencode(tmp_path / f"{number}.png") for number in range(200)], 2, lambda done, total: None)
 
 

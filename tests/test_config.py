@@ -18,7 +18,7 @@ MISTAKES = {
         "data: {train: {anotations: x, annotations: a, images: b}}",
         "unknown key 'data.train.0.anotations'; did you mean 'annotations'?",
     ),
-    "missing key": ("data: {train: {images: b}}", "data.train.annotations: Field required"),
+    "missing key": ("data: {train: {images: b}}", "data.train.0.annotations: Field required"),
     "a word for a number": ("train: {epochs: many}", "train.epochs"),
     "a list for a section": ("train: [1, 2]", "train: "),
     "negative rate": ("train: {base_lr: -1}", "train.base_lr: Input should be greater than 0"),

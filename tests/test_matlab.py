@@ -153,6 +153,7 @@ def nested(depth: int, honest: bool) -> bytes:
 
 
 SOUND = matlab({"value": np.arange(6.0)})
+LARGE = matlab({"value": np.random.default_rng(4).normal(size=400)})[136:-200]  # a packed variable without its end
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,8 @@ SOUND = matlab({"value": np.arange(6.0)})
         (SOUND[:128], "no variable 'value'; found nothing"),
         (matlab({"joint": 1.0, "points": 2.0}), "no variable 'value'; found 'joint', 'points'; is it another kind"),
         (SOUND[:-3] + bytes([SOUND[-3] ^ 255]) + SOUND[-2:], "damaged MATLAB file: Error -3"),
-        (file_of("<", struct.pack("<II", 15, 8) + zlib.compress(b"x")[:8]), "damaged MATLAB file"),
+        (file_of("<", struct.pack("<II", 15, len(LARGE)) + LARGE), "damaged MATLAB file: a variable is cut off"),
+        (file_of("<", array("<", 6, (10, 10), struct.pack("<II", 9, 800) + bytes(80))), "of 800 bytes where 80 are"),
         (file_of("<", array("<", 6, (3, 4), element("<", 9, bytes(80)))), "80 bytes for 3 x 4 numbers"),
         (file_of("<", array("<", 6, (2**31 - 1,) * 6, element("<", 9, bytes(80)))), "80 bytes for 2147483647 x"),
         (file_of("<", array("<", 6, (1,) * 40, element("<", 9, bytes(8)))), "dimensions 1, 1, 1, 1, 1, ..."),
@@ -201,6 +203,15 @@ def test_files_that_unpack_to_too_much(load, monkeypatch):
     monkeypatch.setattr(matlab_reader, "MAX_VARIABLE_BYTES", 4 << 20)
     with pytest.raises(DataError, match="a variable is over 4,194,304 bytes when unpacked"):
         load(bomb((1, 5 << 20), 5 << 20))
+
+
+def test_a_field_ends_within_its_struct(load):
+    names = element("<", 5, struct.pack("<i", 2)) + element("<", 1, b"x\0")
+    field = array("<", 6, (1, 1), element("<", 9, bytes(8)), b"")
+    assert load(file_of("<", array("<", 2, (1, 1), names + field))).column("x")[0].item() == 0
+    longer = struct.pack("<II", 14, len(field)) + field[8:]
+    with pytest.raises(DataError, match="no array that ends within its struct"):
+        load(file_of("<", array("<", 2, (1, 1), names + longer))).column("x")
 
 
 def test_missing_file(tmp_path):

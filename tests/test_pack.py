@@ -5,16 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import SHARDS, content, copied_pack, shared_pack
 from people_set import images_of, people_set, tiny_config
+from typer.testing import CliRunner
 
+from msposenet.cli.pack import pack as pack_command
 from msposenet.data.loader import TrainingLoader
 from msposenet.data.merging import read_training
 from msposenet.data.pack_shard import assign_shards
@@ -25,7 +29,7 @@ from msposenet.data.pictures import FilePictures
 from msposenet.data.records import Origin, Records
 from msposenet.data.samples import TrainingSamples, cut
 from msposenet.data.training_set import training_samples
-from msposenet.errors import ConfigError, DataError
+from msposenet.errors import ConfigError, DataError, PoseError
 from msposenet.geometry import Convention
 from msposenet.runtime import mx
 from msposenet.skeletons import COCO_17
@@ -101,7 +105,7 @@ def test_a_pack_holds_what_the_files_hold(tmp_path):
     records = read_training(CONFIG)
     pack = open_pack(shared_pack(), CONFIG)
     rows = rows_in_files(pack.records, records)
-    assert sorted(rows) == list(range(len(records))) and rows != sorted(rows)
+    assert rows == np.concatenate(assign_shards(records, SHARDS)).tolist() and rows != sorted(rows)
     wanted = records.select(np.array(rows))
     for name in ("annotation_ids", "boxes", "keypoints", "areas", "box_scores", "origin_index", "image_sizes"):
         np.testing.assert_array_equal(getattr(pack.records, name), getattr(wanted, name))
@@ -373,3 +377,50 @@ def test_patches_are_smaller_than_pictures():
     large = cv2.imread(str(next(images_of(people_set()).iterdir()))).size
     pack = open_pack(shared_pack(), CONFIG)
     assert np.mean([pack.pictures.open(row).view(1.0).pixels.size for row in range(29)]) < 0.5 * large
+
+
+# The command
+
+
+def command(*arguments):
+    app = typer.Typer()
+    app.command()(pack_command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_packs_verifies_and_goes_on(tmp_path):
+    config, folder = tmp_path / "people.yaml", tmp_path / "pack"
+    config.write_text(CONFIG.dump())
+    done = command(config, folder, "--shards", SHARDS, "--workers", 1, "--json")
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures["instances"] == 29 and figures["shards"] == SHARDS and figures["shards_kept"] == 0
+    assert figures["bytes"] == sum(path.stat().st_size for path in folder.glob("*.rec"))
+    assert content(folder) == content(shared_pack())
+    again = command(config, folder, "--shards", SHARDS, "--quiet")
+    assert again.exit_code == 0 and "29 persons in 5 shards" in again.stdout and "there already" in again.stdout
+    verified = command(folder, "--verify")
+    assert verified.exit_code == 0 and "29 persons in 5 shards, every checksum fits" in verified.stdout
+    changed = command(config, tmp_path / "other", "--set", "data.enlarge=1.1", "--quality", 0)
+    assert changed.exit_code == 0
+    settings = json.loads((tmp_path / "other" / "pack.json").read_text())["settings"]
+    assert settings["enlarge"] == 1.1 and settings["quality"] == 0
+
+
+MISTAKES = {
+    "no folder": (["CONFIG"], "name the folder to write"),
+    "two folders to verify": (["CONFIG", "OUT", "--verify"], "--verify reads one folder"),
+    "no pack to verify": (["OUT", "--verify"], "no such file"),
+    "too many shards": (["CONFIG", "OUT", "--shards", "5000"], "at most 4096"),
+    "oversample under 1": (["CONFIG", "OUT", "--oversample", "0.5"], "oversample: .*found 0.5"),
+    "no configuration": (["OUT", "OUT"], "cannot be read as a configuration"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_of_the_command(tmp_path, arguments, message):
+    (tmp_path / "people.yaml").write_text(CONFIG.dump())
+    places = {"CONFIG": tmp_path / "people.yaml", "OUT": tmp_path / "pack"}
+    done = command(*(places.get(argument, argument) for argument in arguments))
+    assert isinstance(done.exception, PoseError) and re.search(message, str(done.exception)), done.exception
+    assert not places["OUT"].exists()

@@ -88,7 +88,9 @@ def packing(tmp_path: Path, folder: Path, workers: int) -> subprocess.Popen:
     config.write_text(CONFIG.dump())
     environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"}
     command = [sys.executable, "-W", "ignore", "-c", PACKING, *map(str, (config, folder, SHARDS, workers))]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    # Into a file: the end of a pipe would not come as long as a worker outlives its parent.
+    with open(tmp_path / "stderr.txt", "wb") as stderr:
+        return subprocess.Popen(command, env=environment, stderr=stderr)
 
 
 def wait_for(found, seconds: float = 60) -> None:
@@ -103,11 +105,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in listed.read_text().split()] if listed.exists() else []
 
 
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def finished(folder: Path) -> int:
     """Shards of an unfinished pack that are written."""
     return len(list(folder.glob("*.part.npz")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_packing_goes_on_where_it_was(tmp_path, workers):
     folder = tmp_path / "pack"
@@ -117,9 +127,12 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path, workers):
         wait_for(lambda before=before: finished(folder) > before)
         crew = children(process.pid)
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL and len(crew) == workers
-        wait_for(lambda crew=crew: not any(Path(f"/proc/{pid}").exists() for pid in crew), 10)
+        assert process.wait() == -signal.SIGKILL and len(crew) == workers
+        try:
+            wait_for(lambda crew=crew: not any(map(alive, crew)), 10)
+        finally:
+            for pid in filter(alive, crew):
+                os.kill(pid, signal.SIGKILL)
         assert not (folder / TABLE).exists()
         with pytest.raises(DataError, match=r"pack\.json: no such file"):
             open_pack(folder, CONFIG)
@@ -128,12 +141,13 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path, workers):
     assert content(folder) == content(shared_pack()), "differs from what an uninterrupted packing writes"
 
 
+@pytest.mark.slow
 def test_shards_damaged_before_going_on_are_written_again(tmp_path):
     folder = tmp_path / "pack"
     process = packing(tmp_path, folder, 0)
     wait_for(lambda: finished(folder) >= 3)
     process.kill()
-    process.communicate()
+    process.wait()
     parts = sorted(path.name[:11] for path in folder.glob("*.part.npz"))
     flip(folder / f"{parts[0]}.rec", 100)
     (folder / f"{parts[1]}.part.npz").write_bytes(b"PK")
@@ -142,17 +156,18 @@ def test_shards_damaged_before_going_on_are_written_again(tmp_path):
     assert content(folder) == content(shared_pack())
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_named(tmp_path):
     folder = tmp_path / "pack"
     process = packing(tmp_path, folder, 2)
     wait_for(lambda: finished(folder) >= 1)
     crew = children(process.pid)
     os.kill(crew[0], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=20)
-    last = stderr.decode().strip().splitlines()[-1]
+    process.wait(timeout=20)
+    last = (tmp_path / "stderr.txt").read_text().strip().splitlines()[-1]
     assert LoaderError.__name__ in last and f"packing worker {crew[0]} died (SIGKILL) on shard" in last
     assert "Give the same command again" in last
-    assert not any(Path(f"/proc/{pid}").exists() for pid in crew)
+    assert not any(map(alive, crew))
     assert not list(folder.glob(".tmp-*"))
 
 

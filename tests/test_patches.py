@@ -131,6 +131,12 @@ def test_a_reduced_patch_lies_where_it_says(factor, corners):
     assert far[0] < 3 * width - 0.5 + factor and far[1] < 3 * height - 0.5 + factor, "px beyond the picture"
 
 
+@pytest.mark.parametrize("factor", [1.25, 2.0, 5.75])
+def test_the_last_px_at_the_edge_of_a_picture_are_not_darkened(factor):
+    flat = np.full((61, 83, 3), 77, np.uint8)
+    assert (cut_patch(flat, np.array([10.0, 10.0, 200.0, 200.0]), factor).pixels == 77).all()
+
+
 def test_a_patch_of_full_size_begins_on_the_jpeg_grid():
     patch = cut_patch(NOISE, np.array([70.5, 55.0, 90.0, 80.0]), 1.0)
     assert patch.corner == (64, 48) and patch.factor == 1

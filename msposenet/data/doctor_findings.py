@@ -102,7 +102,9 @@ class SharedPictures:
         """The finding and what it means."""
         same_file = sum(one == other for one, other in self.pairs)
         how = f"{same_file:,} by path, {len(self.pairs) - same_file:,} as copies"
-        text = f"pictures with persons in both {self.first} and {self.second}: {len(self.pairs):,} ({how}), such as "
+        text = (
+            f"pictures with persons in both '{self.first}' and '{self.second}': {len(self.pairs):,} ({how}), such as "
+        )
         text += self.pairs[0][1]
         return text + ("; scores on them say nothing about new pictures" if self.leak else "")
 

@@ -66,55 +66,58 @@ def scan_pictures(paths: Sequence[bytes], workers: int, advance: Callable[[int, 
 
     `advance(done, total)` is called on the way. Raises LoaderError when processes die again and again.
     """
-    found = Scan.of(len(paths))
-    step = max(1, min(_CHUNK, -(-len(paths) // max(1, 4 * workers))))
-    spans = deque((start, min(start + step, len(paths))) for start in range(0, len(paths), step))
+    found, total = Scan.of(len(paths)), len(paths)
+    step = max(1, min(_CHUNK, -(-total // max(1, 4 * workers))))
+    spans = deque((start, min(start + step, total)) for start in range(0, total, step))
     readers: list[_Reader] = []
     done = deaths = 0
     try:
-        for _ in range(min(max(1, workers), len(spans))):
-            readers.append(_Reader(paths))
-        for reader in readers:
-            reader.order(spans.popleft())
-        while readers:
-            pipes = {reader.pipe: reader for reader in readers}
-            for pipe in wait(list(pipes)):
-                reader = pipes[pipe]
-                start, stop = reader.span
-                outcome = reader.outcome()
-                if outcome is None:  # dead
-                    deaths += 1
-                    if deaths > _MAX_DEATHS:
-                        raise LoaderError(
-                            f"{deaths} processes died while reading pictures, the last {reader.how()} on "
-                            f"{os.fsdecode(paths[start])}; out of memory? Give fewer --workers"
-                        )
+        while spans or readers:
+            while spans and len(readers) < max(1, workers):
+                readers.append(_Reader(paths))
+                readers[-1].order(spans.popleft())
+            for reader in _answering(readers):
+                (start, stop), outcome = reader.span, reader.outcome()
+                if outcome is None:
                     readers.remove(reader)
-                    if stop - start > 1:
-                        spans.extendleft((place, place + 1) for place in reversed(range(start, stop)))
-                    else:
-                        error = f"damaged: the process that decoded it died ({reader.how()}); leave the picture out"
-                        found._put(start, (0, 0, bytes(_DIGEST_BYTES), error, ""))
-                        done += 1
-                    if spans:
-                        readers.append(_Reader(paths))
-                        readers[-1].order(spans.popleft())
-                    continue
-                if isinstance(outcome, str):
-                    raise LoaderError(f"reading {os.fsdecode(paths[start])} and its neighbours failed: {outcome}")
-                for place, looked in zip(range(start, stop), outcome):
-                    found._put(place, looked)
-                done += stop - start
-                advance(done, len(paths))
-                if spans:
+                    deaths += 1
+                    outcome = _after_death(reader, paths, spans, deaths)
+                elif spans:
                     reader.order(spans.popleft())
                 else:
                     readers.remove(reader)
                     reader.stop()
+                if isinstance(outcome, str):
+                    raise LoaderError(f"reading {os.fsdecode(paths[start])} and its neighbours failed: {outcome}")
+                for place, looked in zip(range(start, stop), outcome):
+                    found._put(place, looked)
+                done += len(outcome)
+                advance(done, total)
     finally:
         for reader in readers:
             reader.stop()
     return found
+
+
+def _answering(readers: list[_Reader]) -> list[_Reader]:
+    """Those that have an answer, or are dead; waits for one."""
+    ready = wait([reader.pipe for reader in readers])
+    return [reader for reader in readers if reader.pipe in ready]
+
+
+def _after_death(reader: _Reader, paths: Sequence[bytes], spans: deque, deaths: int) -> list[Looked]:
+    """What is known of a dead reader's pictures: nothing, so they come again one by one; one alone was the reason."""
+    start, stop = reader.span
+    if deaths > _MAX_DEATHS:
+        raise LoaderError(
+            f"{deaths} processes died while reading pictures, the last ({reader.how()}) on "
+            f"{os.fsdecode(paths[start])}; out of memory? Give fewer --workers"
+        )
+    if stop - start == 1:
+        error = f"damaged: the process that decoded it died ({reader.how()}); leave the picture out"
+        return [(0, 0, bytes(_DIGEST_BYTES), error, "")]
+    spans.extendleft((place, place + 1) for place in reversed(range(start, stop)))
+    return []
 
 
 def look(path: bytes) -> Looked:

@@ -16,6 +16,7 @@ gives both.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -120,7 +121,8 @@ def duplicate_persons(records: Records) -> list[tuple[int, int]]:
     pairs = []
     rows = (records.image_index, records.annotation_ids.tolist(), records.boxes, records.keypoints)
     for image, identity, box, keypoints in zip(*rows):
-        first = seen.setdefault(image.tobytes() + box.tobytes() + keypoints.tobytes(), identity)
+        content = image.tobytes() + box.tobytes() + keypoints.tobytes()
+        first = seen.setdefault(hashlib.blake2b(content, digest_size=16).digest(), identity)
         if first != identity:
             pairs.append((first, identity))
     return pairs
@@ -154,7 +156,7 @@ class SideCheck:
 
 def side_checks(records: Records) -> list[SideCheck]:
     """All numbers about left and right that can be measured on `records`, the crossings first."""
-    keypoints, skeleton = records.keypoints.astype(np.float64), records.skeleton
+    keypoints, skeleton = records.keypoints, records.skeleton
     checks = [*_crossings(keypoints, skeleton), *_reversals(keypoints, skeleton), *_facing(keypoints, skeleton)]
     return [*checks, *_heights(keypoints, records.boxes, skeleton)]
 

@@ -27,17 +27,22 @@ _TELL_INTERVAL = 0.2  # seconds between a worker's words on how far it is
 def write_shards(
     folder: Path, orders: Mapping[int, np.ndarray], maker: PatchMaker, judge: Judge, workers: int
 ) -> Iterator[Step]:
-    """Write the shards `orders` (number -> rows in stored order), and tell of every step.
+    """Write the shards `orders` (number -> rows in stored order); the iterator does it and tells of every step.
 
-    workers 0 writes them in this process. Raises what `write_shard` raises, and LoaderError when a worker is lost.
+    workers 0 writes them in this process; else they are forked here, so that threads may be started before the first
+    step. Raises what `write_shard` raises, and LoaderError when a worker is lost.
     """
     if workers == 0:
-        for number, order in orders.items():
-            yield number, len(order), write_shard(folder, number, order, maker, judge)
-        return
-    # The largest first: none is begun when the others are done.
+        return (
+            (number, len(order), write_shard(folder, number, order, maker, judge)) for number, order in orders.items()
+        )
+    # The last is taken first: a large shard that is begun late would keep one worker busy when the others are done.
     waiting = sorted(orders, key=lambda number: len(orders[number]))
     crew = [_Worker(folder, orders, maker, judge) for _ in range(min(workers, len(waiting)))]
+    return _steps(crew, waiting)
+
+
+def _steps(crew: list[_Worker], waiting: list[int]) -> Iterator[Step]:
     try:
         for worker in crew:
             worker.begin(waiting.pop())

@@ -163,8 +163,9 @@ def _write(
     missing = {number: order for number, order in enumerate(orders) if number not in parts}
     probe_writable(folder, _bytes_needed(maker, missing))
     done = {number: len(orders[number]) for number in parts}
+    steps = write_shards(folder, missing, maker, judge, workers)  # forks before the progress bar has its thread
     with reporter.task("packing") as advance:
-        for number, persons, part in write_shards(folder, missing, maker, judge, workers):
+        for number, persons, part in steps:
             done[number] = persons
             advance(sum(done.values()), len(records))
             if part is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msposenet import geometry
 from msposenet.data.formats.common import (
     DROPPED,
     FILTERED,
@@ -56,7 +57,7 @@ def read_lsp(annotations: Path, images: Path, skeleton: Skeleton | None = None) 
     labelled = joints[..., 2] > 0
     paths = picture_paths(persons, "name", names, images)
     sizes, problems = _sizes(paths)
-    boxes = _boxes(joints, labelled, sizes)
+    boxes = geometry.joint_boxes(joints, sizes, MARGIN)
     numbers = np.arange(1, count + 1)
     columns = {
         "image_index": np.arange(count),
@@ -98,16 +99,3 @@ def _sizes(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         except ImageError:
             problems[row] = "damaged picture" if os.path.exists(path) else "missing picture"
     return sizes, problems
-
-
-def _boxes(joints: np.ndarray, labelled: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) around the labelled joints, cut to pictures of `sizes`."""
-    xy, mask = joints[..., :2], labelled[..., None]
-    near = np.where(mask, xy, np.inf).min(axis=1)
-    far = np.where(mask, xy, -np.inf).max(axis=1)
-    nobody = ~labelled.any(axis=1)
-    near[nobody] = far[nobody] = 0
-    margin = MARGIN * (far - near)
-    near = np.clip(near - margin, 0, np.maximum(sizes - 1, 0))
-    far = np.clip(far + margin, 0, np.maximum(sizes - 1, 0))
-    return np.concatenate([near, far - near], axis=1)
