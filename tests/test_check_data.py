@@ -166,6 +166,31 @@ def test_damaged_annotations_are_a_finding_of_their_set(change, kind, tmp_path):
     assert found.damaged == 1
 
 
+def test_all_of_many_damaged_annotations_count(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+
+    def change(content):
+        for person in content["annotations"][:8]:
+            person["bbox"][2] = 0
+
+    edit(annotations, change)
+    found = diagnosis_of(config_file(tmp_path, [source(annotations)]))
+    assert found.damaged == 8 == sum(item.count for item in found.sets[0].damage)
+    assert any(warning.startswith("training refuses the set: ") for warning in found.sets[0].warnings)
+
+
+def test_fifty_are_shown_and_all_are_in_the_report(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+    images = [{"id": 900 + n, "file_name": f"gone{n:02d}.jpg", "width": 9, "height": 9} for n in range(60)]
+    edit(annotations, lambda content: content["images"].extend(images))
+    done = check_here(config_file(tmp_path, [source(annotations)]), "--out", tmp_path / "page", "--samples", 0)
+    assert done.exit_code == 1
+    page, report = ((tmp_path / "page" / name).read_text() for name in ("index.html", "report.json"))
+    for text in (page, done.stdout):
+        assert [part in text for part in ("gone49.jpg", "gone50.jpg", "and 10 more")] == [True, False, True]
+    assert len(json.loads(report)["sets"][0]["damage"]) == 60
+
+
 def test_cut_annotations_through_the_command(tmp_path):
     annotations = copy_set(tmp_path / "set")
     annotations.write_bytes(annotations.read_bytes()[:-200])

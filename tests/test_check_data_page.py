@@ -106,8 +106,8 @@ def test_hostile_names_stay_text(tmp_path):
     title = "<h1>mine</h1>"
     page, folder = written(tmp_path, samples=20, train=[source(annotations, name=title)])
     raw = (folder / "index.html").read_text()
-    for harm in ("<script", "<img src=x", "<b>missing", "<h1>mine", "\x1b", "\u202e"):
-        assert harm not in raw
+    harms = ("<script", "<img src=x", "<b>missing", "<h1>mine", "\x1b", "\u202e")
+    assert [harm for harm in harms if harm in raw] == []
     assert not any(attribute.startswith("on") for _, attributes in page.elements for attribute in attributes)
     assert len(page.all("h1")) == 1 and not page.all("script")
     words = "".join(page.words)
@@ -132,11 +132,11 @@ def lone_person(folder: Path) -> dict:
         x = 120 + (60 if name.startswith("left") else 0) + int(rng.integers(0, 6))
         y = 12 + 8 * place
         cv2.circle(image, (x, y), 1, (255, 255, 255), -1)
-        keypoints.append([x, y, 2])
+        keypoints.append([0, 0, 0] if name == "right_ear" else [x, y, 1 if name == "left_wrist" else 2])
     cv2.imwrite(str(folder / "one.png"), image)
     person = {
         "id": 5, "image_id": 1, "category_id": 1, "bbox": [100, 5, 110, 145], "area": 9000, "iscrowd": 0,
-        "keypoints": [value for joint in keypoints for value in joint], "num_keypoints": 17,
+        "keypoints": [value for joint in keypoints for value in joint], "num_keypoints": 16,
     }  # fmt: skip
     category = {"id": 1, "name": "person", "keypoints": list(COCO_17.joints), "skeleton": []}
     images = [{"id": 1, "file_name": "one.png", "width": 300, "height": 160}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -122,6 +123,24 @@ def test_a_picture_that_kills_its_decoder_is_found(tmp_path, monkeypatch):
     assert (np.delete(scan.sizes, 21, axis=0) == (5, 4)).all()
     assert len({scan.digest(place) for place in range(40)}) == 40
     assert seen == sorted(seen) and seen[-1] == (40, 40)
+
+
+def test_a_signal_that_comes_while_a_process_starts(tmp_path, monkeypatch):
+    process = multiprocessing.get_context("fork").Process
+    start = process.start
+
+    def interrupted(self):
+        start(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(process, "start", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scan_pictures([os.fsencode(tmp_path / "0.png")], 1, lambda done, total: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_machine_that_kills_every_process_is_told_from_damage(tmp_path, monkeypatch):

@@ -13,8 +13,6 @@ import typer
 
 from msposenet.cli.common import print_json
 
-_SHOWN = 50
-
 
 def check_data(
     config: Path = typer.Argument(..., help="YAML file."),
@@ -63,6 +61,7 @@ def check_data(
 def _show(diagnosis) -> None:
     from rich.console import Console
 
+    from msposenet.report.data_sections import SHOWN_ITEMS
     from msposenet.report.data_tables import set_table
     from msposenet.report.escape import printable
 
@@ -77,10 +76,10 @@ def _show(diagnosis) -> None:
             line(f"note: {note}")
         for warning in checked.warnings:
             line(f"warning: {warning}")
-        for item in checked.damage[:_SHOWN]:
+        for item in checked.damage[:SHOWN_ITEMS]:
             line(f"damaged: {item.file}: {item.item + ': ' if item.item else ''}{item.reason}")
-        if len(checked.damage) > _SHOWN:
-            line(f"damaged: and {len(checked.damage) - _SHOWN:,} more, all in the report")
+        if len(checked.damage) > SHOWN_ITEMS:
+            line(f"damaged: and {len(checked.damage) - SHOWN_ITEMS:,} more, all in the report")
         line("")
     for warning in diagnosis.warnings:
         line(f"warning: {warning}")

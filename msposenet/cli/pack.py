@@ -18,7 +18,7 @@ def pack(
     shards: Optional[int] = typer.Option(None, help="Files to spread over; one for 2,000 persons, 8 to 256.", min=1),
     quality: int = typer.Option(95, help="Of the JPEG patches; 0 stores PNG, without loss.", min=0, max=100),
     oversample: float = typer.Option(1.6, help="Patch px kept for each px of the crop; larger persons are reduced."),
-    workers: int = typer.Option(2, help="Processes; 0: this one.", min=0, max=256),
+    workers: Optional[int] = typer.Option(None, help="Processes; data.workers when left out.", min=0, max=256),
     verify: bool = typer.Option(False, "--verify", help="Read the whole pack CONFIG and compare every checksum."),
     quiet: bool = typer.Option(False, "--quiet", help="Print errors only."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
@@ -50,6 +50,7 @@ def pack(
             raise ConfigError(f"--shards {shards}: at most {MAX_SHARDS}")
         settings = load_config(config, overrides)
         records = read_training(settings, reporter.say)
+        workers = settings.data.workers if workers is None else workers
         report = write_pack(records, settings, out, shards, quality, oversample, workers, reporter)
         figures, lines = report.as_dict(), report.lines()
     if as_json:

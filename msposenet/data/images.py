@@ -37,29 +37,35 @@ def read_image(path, *, honour_exif: bool = False, on_warning: OnWarning | None 
 
 def read_bytes(path) -> bytes:
     """The encoded picture in the file `path`; ImageError for what is missing, too large or no file."""
-    name = os.fsdecode(path)
     try:
-        with open(path, "rb", opener=_open_now) as file:
-            info = os.fstat(file.fileno())
+        # Without waiting for the other end, should it be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
-                raise ImageError(f"{name}: not an image: not a regular file; give the path of a picture file")
+                raise ImageError(
+                    f"{os.fsdecode(path)}: not an image: not a regular file; give the path of a picture file"
+                )
             if info.st_size > MAX_FILE_BYTES:
                 raise ImageError(
-                    f"{name}: {info.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,} for a picture file; "
-                    "shrink it"
+                    f"{os.fsdecode(path)}: {info.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,} for a picture "
+                    "file; shrink it"
                 )
-            return file.read(MAX_FILE_BYTES)
+            data = os.read(descriptor, info.st_size)
+            while len(data) < info.st_size:
+                more = os.read(descriptor, info.st_size - len(data))
+                if not more:
+                    break
+                data += more
+            return data
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
-        raise ImageError(f"{name}: missing image; restore the file or correct the images folder") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: not an image: not a regular file; give the path of a picture file") from None
+        raise ImageError(
+            f"{os.fsdecode(path)}: missing image; restore the file or correct the images folder"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise ImageError(f"{name}: unreadable image ({error}); check the path and the disk") from error
-
-
-def _open_now(path, flags: int) -> int:
-    """Opens without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+        raise ImageError(f"{os.fsdecode(path)}: unreadable image ({error}); check the path and the disk") from error
 
 
 def encoded_size(data: bytes, name: str) -> tuple[str, tuple[int, int]]:

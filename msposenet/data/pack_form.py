@@ -23,6 +23,7 @@ from msposenet.errors import ConfigError, DataError
 from msposenet.storage import FileDigest, PathLike, open_input
 
 TABLE, PEOPLE = "pack.json", "people.npz"
+UNFINISHED = "unfinished.txt"  # stands in the folder until pack.json does, and holds its fingerprint
 FORMAT, VERSION = "msposenet pack", 1
 AGAIN = "make the pack again"
 
@@ -149,6 +150,8 @@ def table_bytes(table: PackTable) -> bytes:
 def read_table(folder: PathLike) -> PackTable:
     """The table of the pack in `folder`. Raises DataError when it is missing, damaged or of a later version."""
     path = Path(folder) / TABLE
+    if not path.exists() and (Path(folder) / UNFINISHED).exists():
+        raise DataError(f"{folder}: the pack is not finished; give the command that began it again, and it goes on")
     with open_input(path, DataError) as file:
         data = file.read(_LARGEST_TABLE + 1)
     if len(data) > _LARGEST_TABLE:

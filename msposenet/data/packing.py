@@ -23,6 +23,7 @@ from msposenet.data.pack_form import (
     PLACES,
     RECORDS,
     TABLE,
+    UNFINISHED,
     Digest,
     PackTable,
     ShardEntry,
@@ -52,8 +53,6 @@ from msposenet.storage import (
 
 MAX_SHARDS = 4096
 
-_UNFINISHED = "unfinished.txt"  # holds the fingerprint of the pack in the making
-_TEMPORARY = f"{TEMP_PREFIX}*"
 _PER_SHARD = 2000  # instances; the default number of shards is bounded, so shards of large sets hold more
 _DEFAULT_SHARDS = (8, 256)
 _TRIED = 24  # patches made to estimate the size of the pack
@@ -141,7 +140,7 @@ def write_pack(
             findings = _write(records, settings, folder, orders, parts, judge, workers, reporter)
             table = _finish(folder, records, orders, parts, findings, settings, sources, fingerprint)
         finally:
-            _clear(folder, _TEMPORARY)
+            _clear(folder, f"{TEMP_PREFIX}*")  # of a worker that was ended here, or killed earlier
     return PackReport(folder, table, kept, len(findings.repaired))
 
 
@@ -243,7 +242,7 @@ def _clear(folder: Path, pattern: str) -> None:
 def _tidy(folder: Path) -> None:
     """Remove what only an unfinished pack needs."""
     _clear(folder, f"*.{PART}")
-    remove_quietly(folder / _UNFINISHED)
+    remove_quietly(folder / UNFINISHED)
 
 
 def _complete(folder: Path, fingerprint: str) -> PackReport:
@@ -255,21 +254,20 @@ def _complete(folder: Path, fingerprint: str) -> PackReport:
 
 
 def _start(folder: Path, fingerprint: str) -> None:
-    """See that the folder is empty, or holds the beginning of this very pack, and remove what a killed one left."""
+    """See that the folder is empty, or holds the beginning of this very pack."""
     try:
-        there = (folder / _UNFINISHED).read_text("ascii", "replace")
+        there = (folder / UNFINISHED).read_text("ascii", "replace")
     except FileNotFoundError:
         if any(not path.name.startswith(TEMP_PREFIX) for path in folder.iterdir()):
             raise ConfigError(f"{folder}: is not empty and holds no pack; choose another folder") from None
-        write_bytes_atomic(folder / _UNFINISHED, fingerprint.encode("ascii"))
-        there = fingerprint
+        write_bytes_atomic(folder / UNFINISHED, fingerprint.encode("ascii"))
+        return
     except OSError as error:
-        raise storage_error(folder / _UNFINISHED, "read", error) from error
+        raise storage_error(folder / UNFINISHED, "read", error) from error
     if there != fingerprint:
         raise ConfigError(
             f"{folder}: holds the beginning of a pack of other data or settings; choose another folder, or delete it"
         )
-    _clear(folder, _TEMPORARY)
 
 
 def _finished(folder: Path, count: int) -> dict[int, ShardPart]:

@@ -61,14 +61,21 @@ class FilePictures:
         self._last: tuple[int, _FilePicture] | None = None
 
     def open(self, index: int, on_warning: OnWarning | None = None) -> Picture:
-        row = int(self._records.image_index[index])
+        row = self._records.image_index[index]
         if self._last is None or self._last[0] != row:
-            picture = _FilePicture(self._records.path(index), self._reduced, self._keep, on_warning)
-            _check_size(self._records, row, picture.size_wh)
+            picture = _FilePicture(self._records.picture(row), self._reduced, self._keep, on_warning)
             self._last = (row, picture) if self._keep else None
         else:
             picture = self._last[1]
-        _check_box(self._records, index, picture.size_wh)
+        width, height = self._records.image_sizes[row].tolist()
+        if not width:
+            _check_box(self._records, index, picture.size_wh)
+        elif (width, height) != picture.size_wh:
+            # A resized or rotated copy would be trained on with every joint in the wrong place.
+            raise ImageError(
+                f"{self._records.picture(row)}: is {picture.size_wh[0]} x {picture.size_wh[1]} px, the annotations say "
+                f"{width} x {height}; use the pictures that were annotated"
+            )
         return picture
 
 
@@ -95,20 +102,8 @@ class _FilePicture:
         return view
 
 
-def _check_size(records: Records, row: int, found_wh: tuple[int, int]) -> None:
-    """A resized or rotated copy would be trained on with every joint in the wrong place."""
-    width, height = records.image_sizes[row].tolist()
-    if width and (width, height) != found_wh:
-        raise ImageError(
-            f"{records.picture(row)}: is {found_wh[0]} x {found_wh[1]} px, the annotations say {width} x {height}; "
-            "use the pictures that were annotated"
-        )
-
-
 def _check_box(records: Records, index: int, size_wh: tuple[int, int]) -> None:
     """Where the annotations say no size, only now a box can be seen to miss its picture."""
-    if records.image_sizes[records.image_index[index]][0]:
-        return
     box = records.boxes[index]
     if not geometry.touches_image(box[None], np.array([size_wh]))[0]:
         raise ImageError(

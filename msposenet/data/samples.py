@@ -162,7 +162,7 @@ class TrainingSamples:
 
         The substitute is a function of the index too: what is trained on stays the same on every rank and resume.
         """
-        index, occurrence = (int(part) for part in self.order.split(np.int64(code)))
+        occurrence, index = divmod(code, len(self))
         bad: list[BadItem] = []
 
         def note(name: str, reason: str) -> None:
