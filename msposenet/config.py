@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from msposenet.errors import ConfigError
 from msposenet.skeletons import SKELETONS, Skeleton, get_skeleton
+from msposenet.storage import file_name
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -63,16 +64,18 @@ class Source(Section):
     annotations: Path  # a file; for PoseTrack also a folder of one file a video
     images: Path  # folder that the annotations' file names are relative to
     pictures: Optional[tuple[Count, Count]] = None  # first and last picture used, counted from 1 in the file's order
-    joints: dict[str, Union[str, tuple[str, str], None]] = {}  # joint wanted: the set's own, two for their midpoint, null
+    # Joint wanted: the set's own, two for their midpoint, null for none.
+    joints: dict[str, Union[str, tuple[str, str], None]] = {}
     joint_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by joint wanted, multiplies loss.joint_weights
     weight: Annotated[float, Field(gt=0, le=100)] = 1.0  # an epoch takes this many samples per person of the set
-    boxes: Literal["file", "joints"] = "file"  # joints: the labelled joints' extent, larger by `box_margin` on each side
+    boxes: Literal["file", "joints"] = "file"  # joints: around the labelled joints, with `box_margin`
     box_margin: Annotated[float, Field(ge=0, le=10)] = 0.15  # of the extent's width and height
     min_joints: Count = 1  # labelled joints, after mapping, that a person must have to train
     min_size: Annotated[float, Field(ge=0)] = 0.0  # px: persons whose box has a shorter long side do not train
     detections: Optional[Path] = None  # boxes of a detector in COCO's result form, for test.boxes: detections
     head_sizes: Optional[Path] = None  # MPII: head sizes for PCKh, where the annotations have none
-    metric: Optional[Literal["coco", "mpii", "aic", "crowdpose", "posetrack", "pck"]] = None  # the format's when left out
+    # The format's own when left out.
+    metric: Optional[Literal["coco", "mpii", "aic", "crowdpose", "posetrack", "pck"]] = None
 
     @model_validator(mode="after")
     def _check(self) -> Source:
@@ -121,9 +124,10 @@ class DataConfig(Section):
             raise ValueError("share_decode and reduced_decode are about picture files; leave them out with a pack")
         for part, sources in (("train", self.train), ("val", self.val)):
             titles = [source.title for source in sources]
-            repeated = sorted({title for title in titles if titles.count(title) > 1})
+            files = [file_name(title) for title in titles]  # results are written under these
+            repeated = [title for title, file in zip(titles, files) if files.count(file) > 1]
             if repeated:
-                raise ValueError(f"{part} has two sets called {repeated}; give each a `name`")
+                raise ValueError(f"{part} has sets called {repeated}; give each a `name` of its own")
         return self
 
     @property
@@ -278,8 +282,10 @@ def _override(content: dict, text: str) -> dict:
     content = dict(content)
     section = content
     *parents, last = key.split(".")
-    for parent in parents:
+    for parent, following in zip(parents, [*parents[1:], last]):
         child = _entry(section, parent, text)
+        if isinstance(child, dict) and following == "0" and "0" not in child:
+            child = [child]  # one set, written without the list
         if isinstance(child, list) and len(child) == 1 and isinstance(child[0], dict):
             child = child[0]  # the only one needs no number
         if child is not None and not isinstance(child, (dict, list)):
@@ -300,7 +306,7 @@ def _entry(section: dict | list, name: str, text: str) -> Any:
     """What `name` holds: a key of a section, a number from 0 in a list."""
     if isinstance(section, dict):
         return section.get(name)
-    if not name.isdigit() or int(name) >= len(section):
+    if not (name.isascii() and name.isdigit()) or int(name) >= len(section):
         raise ConfigError(
             f"--set {text}: {name!r} stands where a list has {len(section)} entries; give its number, from 0"
         )

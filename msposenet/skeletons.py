@@ -8,6 +8,7 @@ COCO's for the joints of the same name and 0.079 (COCO's shoulder) for head and 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -250,6 +251,11 @@ SKELETONS = {
     skeleton.name: skeleton
     for skeleton in (COCO_17, MPII_16, AIC_14, CROWDPOSE_14, POSETRACK_15, POSETRACK_17, LSP_14, UNION_21)
 }
+
+
+def canonical(joint: str) -> str:
+    """A joint's name in lower case with underscores, as the built-in skeletons write it: "Left Eye" -> "left_eye"."""
+    return re.sub(r"[ .\-]+", "_", joint.strip()).lower()
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -201,8 +201,8 @@ def lay_out(folder: Path) -> None:
 def lay_out_other_sets(data: Path) -> None:
     """Drawn people under the names of the other sets' releases."""
     train, val = Drawn(people_set(10, 7)), Drawn(people_set(4, 8))
-    for drawn, annotations in ((train, "train.json"), (val, "valid.json")):
-        write_mpii(drawn, data / "mpii" / "annotations" / annotations, data / "mpii" / "images")
+    for drawn, name in ((train, "train.json"), (val, "valid.json")):
+        write_mpii(drawn, data / "mpii" / "annotations" / name, data / "mpii" / "images")
     for drawn, split, date in ((train, "train", "20170909"), (val, "validation", "20170911")):
         name = f"keypoint_{split}_annotations_{date}.json"
         write_aic(drawn, data / "aic" / "annotations" / name, data / "aic" / "images" / split)

@@ -1,4 +1,4 @@
-"""A pack of the synthetic people, made once a test session."""
+"""A pack of the synthetic people, made once for all tests."""
 
 from __future__ import annotations
 

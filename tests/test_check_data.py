@@ -284,8 +284,8 @@ def test_filters_count_for_training_only(tmp_path):
 MISTAKES = {
     "no configuration": (["nowhere.yaml"], "nowhere.yaml"),
     "no sets": (["config.yaml", "--set", "data.train=[]"], "neither data.train nor data.val"),
-    "folder in use": (["config.yaml", "--out", "full"], "full: is not empty"),
-    "a file in the way": (["config.yaml", "--out", "config.yaml"], "config.yaml: is not empty"),
+    "folder in use": (["config.yaml", "--out", "full"], "full: holds something else"),
+    "a file in the way": (["config.yaml", "--out", "config.yaml"], "config.yaml: holds something else"),
     "unknown joint": (["config.yaml", "--set", "data.train.joints={beak: nose}"], "'beak'"),
 }
 

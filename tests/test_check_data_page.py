@@ -15,6 +15,7 @@ from damaged_set import config_file, copy_set, edit, source
 from msposenet import geometry
 from msposenet.config import load_config
 from msposenet.data.doctor import diagnose
+from msposenet.errors import ConfigError
 from msposenet.inference.drawing import joint_colors
 from msposenet.progress import Reporter
 from msposenet.report.data_page import open_folder, write_page
@@ -214,6 +215,30 @@ def test_a_second_report_replaces_the_first(tmp_path):
     written(tmp_path, samples=4, train=[source(annotations)])
     page, folder = written(tmp_path, samples=1, train=[source(annotations)])
     assert len(list((folder / "pictures").iterdir())) == len(page.all("img")) == 5
+
+
+LEFT_BEHIND = {
+    "nothing": ([], True),
+    "pictures of a check that was broken off": (["pictures/set00_person001_2.jpg"], True),
+    "a page without its report": (["pictures/set00_person001_2.jpg", "index.html"], True),
+    "a picture of somebody's": (["pictures/holiday.jpg"], False),
+    "a file of somebody's": (["notes.txt"], False),
+    "another page": (["report.json"], False),
+}
+
+
+@pytest.mark.parametrize(("files", "taken"), LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+def test_folders_that_are_taken(files, taken, tmp_path):
+    folder = written(tmp_path, samples=0, train=[source(copy_set(tmp_path / "set", pictures=4))])[1]
+    for name in files:
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((folder / name).read_bytes() if name == "index.html" else b"<html>" * 100)
+    if taken:
+        open_folder(tmp_path / "out", 1)
+    else:
+        with pytest.raises(ConfigError, match="out: holds something else than a report"):
+            open_folder(tmp_path / "out", 1)
 
 
 def test_sides_have_the_colours_of_all_other_drawings():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from people_set import tiny_config
 
-from msposenet.config import Config, build_config, load_config
+from msposenet.config import Config, build_config, load_config, override
 from msposenet.errors import ConfigError
 from msposenet.models.build import build_codec, sanity_check, shifts
 from msposenet.skeletons import COCO_17, Skeleton
@@ -131,3 +131,17 @@ def test_the_reports_schedule():
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
     warm = config.model_copy(update={"warmup_steps": 10})
     assert [learning_rate(step, 100, warm) for step in (0, 4, 9, 10)] == pytest.approx([1e-4, 5e-4, 1e-3, 1e-3])
+
+
+def test_one_set_answers_to_its_number_and_without_it():
+    for one in ({"annotations": "a", "images": "b"}, [{"annotations": "a", "images": "b"}]):
+        for key in ("data.train.weight", "data.train.0.weight"):
+            config = build_config(override({"data": {"train": one}}, [f"{key}=2"]), "test")
+            assert config.data.train[0].weight == 2
+
+
+@pytest.mark.parametrize("number", ["2", "\u00b2", "x", "-1"])
+def test_a_number_that_the_list_has_not_is_named(number):
+    sets = [{"annotations": name, "images": "i"} for name in "ab"]
+    with pytest.raises(ConfigError, match="stands where a list has 2 entries; give its number, from 0"):
+        override({"data": {"train": sets}}, [f"data.train.{number}.weight=2"])

@@ -45,7 +45,6 @@ def test_an_epoch_left_early_does_not_spill_into_the_next():
 
 
 def test_ranks_share_the_global_batches():
-    count = len(samples())
     loaders = [TrainingLoader(samples(), 8, rank=rank, ranks=2) for rank in range(2)]
     for step in range(loaders[0].steps):
         whole = np.concatenate([loader.codes(3, step) for loader in loaders])

@@ -82,8 +82,8 @@ def test_a_network_of_fewer_joints_is_scored_on_those_it_has(tmp_path):
 def test_a_metric_that_wants_annotated_boxes_says_so(tmp_path):
     content = merged(test={"boxes": "detections"})
     content["data"]["val"] = content["data"]["val"][:2]
-    with pytest.raises(ConfigError, match="coco: test.boxes is detections, but the set names no `detections` file"):
+    with pytest.raises(ConfigError, match=r"coco: test\.boxes is detections, but the set names no `detections` file"):
         train(build_config(content, "test"), tmp_path / "run")
     content["test"]["boxes"] = "some.json"
-    with pytest.raises(ConfigError, match="test.boxes names one file for 2 sets"):
+    with pytest.raises(ConfigError, match=r"test\.boxes names one file for 2 sets"):
         train(build_config(content, "test"), tmp_path / "run")

@@ -15,6 +15,7 @@ from msposenet.config import AugmentationConfig, build_config
 from msposenet.data import benchmark
 from msposenet.data.augmentation import CropPlan
 from msposenet.data.formats.coco import read_coco
+from msposenet.data.formats.mpii import read_mpii
 from msposenet.data.images import read_image
 from msposenet.data.loader import TrainingLoader
 from msposenet.data.pictures import FilePictures, View
@@ -22,7 +23,7 @@ from msposenet.data.plain_recipe import plain_sample
 from msposenet.data.samples import TrainingSamples, cut
 from msposenet.data.sampling import SampleOrder, sample_rng
 from msposenet.data.training_set import training_samples
-from msposenet.errors import ImageError
+from msposenet.errors import ConfigError, DataError, ImageError
 from msposenet.geometry import Convention
 from msposenet.skeletons import COCO_17
 
@@ -116,10 +117,23 @@ def test_reduced_decoding_waits_until_two_px_meet():
         assert there < aside / 2
 
 
-def test_a_finer_person_on_a_kept_picture_is_decoded_anew():
+def test_a_kept_picture_gives_each_person_the_view_it_would_get_alone():
     records, _ = read_coco(sample("coco/annotations/person_keypoints_val2017.json"), sample("coco/images/val2017"))
     pictures = FilePictures(records, reduced=True, keep=True)
-    assert [pictures.open(0).view(ratio).factor for ratio in (4.0, 9.0, 1.0, 4.0)] == [4, 4, 1, 1]
+    assert [pictures.open(0).view(ratio).factor for ratio in (4.0, 9.0, 1.0, 4.0, 2.5)] == [4, 8, 1, 4, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_shared_and_reduced_decoding_do_not_depend_on_the_workers(workers):
+    """MPII's people are large and crowded: several reductions of one picture meet in a batch."""
+    records, _ = read_mpii(sample("mpii/valid.json"), sample("mpii/images"))
+    order = SampleOrder(3, records.origin_index, [1.0], records.image_index)
+    made = samples(records, order=order, keep=True, reduced=True)
+    alone = samples(records, order=order, reduced=True)
+    with TrainingLoader(made, 8, workers) as loader:
+        for step, batch in enumerate(loader.batches(0)):
+            for row, code in enumerate(order.batch(0, step, 8)):
+                np.testing.assert_array_equal(batch.crops[row], alone.make(0, int(code))[0])
 
 
 def test_where_no_size_is_annotated_boxes_are_checked_against_the_picture():
@@ -188,6 +202,19 @@ def test_a_crowd_repeats_people_on_their_own_pictures():
     assert len(crowd) == 4 * benchmark.pictures_of(records) == 4 * benchmark.pictures_of(crowd)
     crowd.check()
     assert benchmark.crowded(records, 0.5) is records
+
+
+def test_the_benchmark_takes_readable_pictures_with_all_their_people(tmp_path):
+    records = records_of(people_set())
+    some = benchmark.readable(records, 5)
+    assert 5 <= len(some) < len(records)
+    for picture in np.unique(some.image_index):
+        assert (some.image_index == picture).sum() == (records.image_index == picture).sum()
+    gone = replace(records, image_paths=np.char.add(records.image_paths, b"x"))
+    with pytest.raises(DataError, match="none of the pictures can be read"):
+        benchmark.readable(gone, 5)
+    with pytest.raises(ConfigError, match="--crowd is nan"):
+        benchmark.crowded(records, float("nan"))
 
 
 def test_bench_loader_prints_every_contender(tmp_path, capfd):

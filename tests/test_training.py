@@ -368,3 +368,33 @@ def test_missing_weights_and_annotations_are_named(tmp_path):
     source = {"annotations": str(tmp_path / "none.json"), "images": str(tmp_path)}
     with pytest.raises(DataError, match=r"none\.json"):
         train(tiny_config(data={"train": source, "input": [64, 64]}), tmp_path / "b")
+
+
+def test_a_resumed_run_keeps_its_training_sets_and_may_move_them(tmp_path):
+    annotations = people_set(12, 9)
+    config = tiny_config(annotations, train={"epochs": 1})
+    folder = train(config, tmp_path / "run")
+    weighted = tiny_config(annotations, train={"epochs": 2})
+    section = config.data.train[0].model_copy(update={"weight": 2.0})
+    weighted = weighted.model_copy(update={"data": weighted.data.model_copy(update={"train": (section,)})})
+    with pytest.raises(ConfigError, match=r"cannot change data\.train\.0\.weight 1\.0 -> 2\.0"):
+        train(weighted, folder, resume=True)
+    moved = shutil.copytree(annotations.parent.parent, tmp_path / "moved") / "annotations" / annotations.name
+    train(tiny_config(moved, train={"epochs": 2}), folder, resume=True)
+    assert "changed on resuming: data.train.0.annotations" in (folder / "log.txt").read_text()
+
+
+def test_a_checkpoint_from_before_there_were_several_metrics_is_resumed(tmp_path, monkeypatch):
+    from msposenet.training import loop
+
+    save = loop.save_checkpoint
+
+    def save_as_then(*arguments, state, **options):
+        return save(*arguments, state={key.replace("best_score", "best_ap"): state[key] for key in state}, **options)
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_as_then)
+    folder = train(tiny_config(train={"epochs": 1}), tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny_config(train={"epochs": 2}), folder, resume=True)
+    assert "resumed from" in (folder / "log.txt").read_text()
+    assert "best_score" in final(folder).state

@@ -37,8 +37,8 @@ def demo(
     from msposenet.export.symbol import export_symbol
     from msposenet.inference.output import write_prediction
     from msposenet.inference.predictor import Predictor
-    from msposenet.inference.source import load_network, load_topdown, skeleton_of
     from msposenet.inference.scoring import score_sets
+    from msposenet.inference.source import load_network, load_topdown, skeleton_of
     from msposenet.models.build import build_codec
     from msposenet.progress import Reporter
     from msposenet.runtime import mx

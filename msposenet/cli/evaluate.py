@@ -1,4 +1,4 @@
-"""`msposenet eval CONFIG|RUN`: COCO scores."""
+"""`msposenet eval CONFIG|RUN`: the scores on each validation set."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def evaluate(
     from msposenet.devices import contexts
     from msposenet.errors import ConfigError
     from msposenet.evaluation.results import write_results
-    from msposenet.inference.source import find_config, load_topdown
     from msposenet.inference.scoring import overall, score_sets
+    from msposenet.inference.source import find_config, load_topdown
     from msposenet.progress import Reporter
     from msposenet.storage import file_name
 

@@ -71,4 +71,6 @@ def half_body(
     if len(chosen) < 2:
         return None
     extent = chosen.max(axis=0) - chosen.min(axis=0)
+    if not extent.any():
+        return None  # all in one point: no crop has that size
     return chosen.mean(axis=0), resize(fix_aspect(extent, input_wh), _HALF_BODY_ENLARGE)

@@ -1,7 +1,7 @@
 """How fast samples are made, stage by stage, against the plain recipe and against what cannot be saved.
 
-One process, one core, the contenders by turns on the same persons of the same epoch, in processor time with the files in
-the page cache: a neighbour on the machine slows all of them alike, so the ratios hold where the figures do not.
+One process, one core, the contenders by turns on the same persons, in processor time with the files in the page cache:
+a neighbour on the machine slows all of them alike, so the ratios hold where the figures do not.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import cv2
 import numpy as np
 
 from msposenet import geometry
+from msposenet.codecs import GaussianCodec
 from msposenet.config import AugmentationConfig, Config
-from msposenet.data.images import encoded_size, read_bytes
+from msposenet.data.images import decode_image, encoded_size, read_bytes
 from msposenet.data.packed import open_pack
 from msposenet.data.packing import write_pack
-from msposenet.data.pictures import FilePictures
+from msposenet.data.pictures import FilePictures, View
 from msposenet.data.plain_recipe import plain_sample
 from msposenet.data.records import Records
 from msposenet.data.samples import TrainingSamples, cut
 from msposenet.data.sampling import SampleOrder, sample_rng
+from msposenet.errors import ConfigError, DataError, ImageError
 from msposenet.geometry import Convention
 from msposenet.progress import Reporter
 
@@ -97,7 +99,8 @@ def floor(records: Records, input_wh: tuple[int, int], enlarge: float):
     def make(number: int) -> None:
         index = int(order[number % len(order)])
         matrix = geometry.crop_matrix(centers[index], sizes[index], 0.0, input_wh, Convention.STANDARD)
-        geometry.warp(cv2.imread(records.path(index)), matrix, input_wh)
+        image = cv2.imread(records.path(index), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        geometry.warp(image, matrix, input_wh)
 
     return make
 
@@ -148,49 +151,63 @@ def pictures_of(records: Records) -> int:
     return len(np.unique(records.image_index))
 
 
-STAGES = ("read", "header", "decode", "plan", "mirror and warp", "hand-over")
+STAGES = ("read", "header", "decode", "plan", "mirror and warp", "hand-over", "targets if made here")
 
 
 def stages(samples: TrainingSamples, count: int) -> dict[str, float]:
     """Milliseconds a sample of each stage of the loader, over `count` samples read from their files.
 
-    "hand-over" is a batch's copy of the joints and weights; crops are made in the slot that the trainer reads.
+    Crops are made in the slot that the trainer reads, so "hand-over" is the copy of joints and weights into theirs.
+    Targets are made on the device, by the training graph; the last stage is what outer products would take here.
     """
-    records, spent = samples.records, dict.fromkeys(STAGES, 0.0)
+    records, spent = samples.records, np.zeros(len(STAGES))
     order = samples.order.of(0)
-    slot = np.zeros((samples.input_wh[1], samples.input_wh[0], 3), np.uint8)
-    joints_slot = np.zeros((records.skeleton.num_joints, 2), np.float32)
+    width, height = samples.input_wh
+    slot, joints_slot = np.zeros((height, width, 3), np.uint8), np.zeros((samples.skeleton.num_joints, 2), np.float32)
+    weights_slot = np.zeros(samples.skeleton.num_joints, np.float32)
+    codec = GaussianCodec(samples.input_wh, (width // 4, height // 4), samples.convention, sigma=height / 128)
+    clock = time.process_time
     for number in range(count):
         index = int(samples.order.split(order[number % len(order)])[0])
-        marks = [time.process_time()]
-
-        def mark(marks=marks) -> None:
-            marks.append(time.process_time())
-
-        data = read_bytes(records.path(index))
-        mark()
-        encoded_size(data, "")
-        mark()
-        picture = samples._pictures.open(index)
-        opened = time.process_time()
         keypoints = records.keypoints[index].astype(np.float64)
-        size = samples.sizes[index][0] / samples.input_wh[0]
-        view = picture.view(float(size))
-        marks.append(marks[-1] + time.process_time() - opened)
-        before = time.process_time()
-        plan = samples.plan(0, index, 0, picture.size_wh[0])
-        marks.append(marks[-1] + time.process_time() - before)
-        before = time.process_time()
-        _, joints, _ = cut(
-            view, picture.size_wh[0], keypoints, plan, samples.skeleton, samples.input_wh, samples.convention, slot
+        start = clock()
+        data = read_bytes(records.path(index))
+        read = clock()
+        kind, size_wh = encoded_size(data, "")
+        header = clock()
+        pixels = decode_image(data, "", kind=kind)
+        decoded = clock()
+        plan = samples.plan(0, index, 0, size_wh[0])
+        planned = clock()
+        _, joints, labelled = cut(
+            View(pixels), size_wh[0], keypoints, plan, samples.skeleton, samples.input_wh, samples.convention, slot
         )
-        marks.append(marks[-1] + time.process_time() - before)
-        before = time.process_time()
-        joints_slot[:] = joints
-        marks.append(marks[-1] + time.process_time() - before)
-        for stage, length in zip(STAGES, np.diff(marks)):
-            spent[stage] += 1000 * length / count
-    return spent
+        warped = clock()
+        joints_slot[:], weights_slot[:] = joints, labelled
+        handed = clock()
+        codec.encode(joints[None], labelled[None])
+        spent += np.diff([start, read, header, decoded, planned, warped, handed, clock()])
+    return dict(zip(STAGES, (1000 * spent / count).tolist()))
+
+
+def readable(records: Records, most: int) -> Records:
+    """Some `most` persons, all there are on pictures from all over the set that can be read; their files are cached."""
+    pictures = np.unique(records.image_index)
+    chosen, persons, opener = [], 0, FilePictures(records)
+    counts = np.bincount(records.image_index, minlength=len(records.image_paths))
+    for picture in np.random.default_rng(0).permutation(pictures):
+        index = int(np.argmax(records.image_index == picture))
+        try:
+            opener.open(index).view(1.0)
+        except ImageError:
+            continue
+        chosen.append(picture)
+        persons += counts[picture]
+        if persons >= most:
+            break
+    if not chosen:
+        raise DataError("none of the pictures can be read; see msposenet check-data")
+    return records.select(np.isin(records.image_index, chosen))
 
 
 def crowded(records: Records, persons: float) -> Records:
@@ -199,6 +216,8 @@ def crowded(records: Records, persons: float) -> Records:
     For small samples of data sets that have more people a picture than the sample has.
     """
     pictures = np.unique(records.image_index)
+    if not np.isfinite(persons) or persons < 0:
+        raise ConfigError(f"--crowd is {persons}; give the persons a picture, for example 2.6")
     wanted = round(persons * len(pictures))
     if wanted <= len(records):
         return records
@@ -208,4 +227,3 @@ def crowded(records: Records, persons: float) -> Records:
     boxes = chosen.boxes.copy()
     boxes[:, :2] += copy[:, None] * 0.05 * boxes[:, 2:]
     return replace(chosen, boxes=boxes, annotation_ids=np.arange(1, wanted + 1, dtype=np.int64))
-

@@ -61,9 +61,7 @@ def read_bytes(path) -> bytes:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise ImageError(
-            f"{os.fsdecode(path)}: missing image; restore the file or correct the images folder"
-        ) from None
+        raise ImageError(f"{os.fsdecode(path)}: missing image; restore the file or correct the images folder") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise ImageError(f"{os.fsdecode(path)}: unreadable image ({error}); check the path and the disk") from error
 

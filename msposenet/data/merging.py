@@ -20,21 +20,25 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SourceRecords:
-    """One configured set as it was read, with its own joints."""
+    """One configured set as it was read, with its own joints.
+
+    `report` is about what is used of it, `judged` about its whole file.
+    """
 
     source: Source
     records: Records
     report: Report
+    judged: Report
 
 
 def read_source(source: Source, skeleton: Skeleton | None = None) -> SourceRecords:
     """The set as the file has it, only the `pictures` asked for. `skeleton` helps files that name no joints."""
     options = {"skeleton": skeleton} if source.format == "coco" else {}
     records, report = READERS[source.format](source.annotations, source.images, **options)
+    judged = report
     records, filtered = _only_pictures(records, source)
     if source.boxes == "joints":
-        records, without = _boxes_from_joints(records, source.box_margin)
-        filtered = {**filtered, **without}
+        records = _boxes_from_joints(records, source.box_margin)
     report = replace(
         report,
         source=source.title,
@@ -42,7 +46,7 @@ def read_source(source: Source, skeleton: Skeleton | None = None) -> SourceRecor
         instances=len(records),
         filtered={**report.filtered, **filtered},
     )
-    return SourceRecords(source, records, report)
+    return SourceRecords(source, records, report, judged)
 
 
 def read_all(sources: Sequence[Source], config: Config, part: str, say: Say) -> list[SourceRecords]:
@@ -54,7 +58,7 @@ def read_all(sources: Sequence[Source], config: Config, part: str, say: Say) -> 
         read = read_source(source, config.fixed_skeleton())
         for line in read.report.lines():
             say(line)
-        read.report.enforce(config.data.max_bad_fraction)
+        read.judged.enforce(config.data.max_bad_fraction)
         if len(read.records) == 0:
             raise DataError(f"{source.annotations}: no usable person for data.{part}")
         found.append(read)
@@ -67,7 +71,9 @@ def target_skeleton(config: Config, read: Sequence[SourceRecords]) -> Skeleton:
     if fixed is not None:
         return fixed
     own = read[0].records.skeleton
-    return own if all(part.records.skeleton == own for part in read) else UNION_21
+    alike = (part.records.skeleton for part in read)
+    same = all(set(other.joints) == set(own.joints) and other.flip_pairs == own.flip_pairs for other in alike)
+    return own if same else UNION_21
 
 
 def read_training(config: Config, say: Say = lambda line: None) -> Records:
@@ -104,17 +110,23 @@ def prepare(part: SourceRecords, found: JointMap) -> tuple[Records, list[str]]:
         if left_out.any():
             notes.append(f"left out: {what}: {_tally(records, left_out)}")
     records = records.select(~few & ~small)
-    origin = Origin(source.title, _weights(source, found), source.weight)
+    origin = Origin(source.title, weights_of(source, found.target), source.weight)
     return replace(records, origins=(origin,)), notes
 
 
-def _weights(source: Source, found: JointMap) -> tuple[float, ...]:
-    weights = np.ones(found.target.num_joints)
+def weights_of(source: Source, skeleton: Skeleton) -> tuple[float, ...]:
+    """Weights (K,) of the joints of `skeleton` in one set; ConfigError for unknown joints and unlike sides."""
+    weights = np.ones(skeleton.num_joints)
     for joint, weight in source.joint_weights.items():
-        weights[found.target.index(joint)] = weight
-    odd = np.flatnonzero(weights != weights[found.target.flip_index])
+        if joint not in skeleton.joints:
+            raise ConfigError(
+                f"{source.title}: joint_weights names {joint!r}; skeleton {skeleton.name!r} has "
+                f"{', '.join(skeleton.joints)}"
+            )
+        weights[skeleton.index(joint)] = weight
+    odd = np.flatnonzero(weights != weights[skeleton.flip_index])
     if odd.size:
-        left, right = (found.target.joints[place] for place in (odd[0], found.target.flip_index[odd[0]]))
+        left, right = (skeleton.joints[place] for place in (odd[0], skeleton.flip_index[odd[0]]))
         raise ConfigError(f"{source.title}: joint_weights differ between {left!r} and {right!r}; give both the same")
     return tuple(weights.tolist())
 
@@ -164,15 +176,15 @@ def _only_pictures(records: Records, source: Source) -> tuple[Records, dict[str,
     return chosen, {f"on other pictures than {first} to {last}": Tally(int((~inside).sum()))}
 
 
-def _boxes_from_joints(records: Records, margin: float) -> tuple[Records, dict[str, Tally]]:
-    """Boxes around the labelled joints, larger by `margin` of their extent on each side, cut to the picture."""
+def _boxes_from_joints(records: Records, margin: float) -> Records:
+    """Boxes around the labelled joints, larger by `margin` of their extent on each side, cut to the picture.
+
+    Who has all joints on a line or point keeps the annotated box.
+    """
     boxes = geometry.joint_boxes(records.keypoints, records.image_sizes[records.image_index], margin)
     empty = (boxes[:, 2:] <= 0).any(axis=1)
-    tallies = {"joints on a line or point, no box around them": _tally(records, empty)} if empty.any() else {}
-    return replace(records, boxes=boxes).select(~empty), tallies
+    return replace(records, boxes=np.where(empty[:, None], records.boxes, boxes))
 
 
 def _tally(records: Records, chosen: np.ndarray) -> Tally:
     return Tally(int(chosen.sum()), tuple(str(i) for i in records.annotation_ids[chosen][:5]))
-
-

@@ -13,6 +13,7 @@ import numpy as np
 
 from msposenet.config import Config, Source
 from msposenet.data.images import MAX_SIDE, OnWarning, decode_image
+from msposenet.data.merging import weights_of
 from msposenet.data.pack_form import (
     AGAIN,
     PEOPLE,
@@ -70,7 +71,7 @@ def open_pack(folder: Path, config: Config, say: Say = silent) -> Pack:
     records = replace(
         _records(table, arrays, folder),
         skeleton=skeleton,
-        origins=tuple(_origin(source, skeleton) for source in sources),
+        origins=tuple(Origin(source.title, weights_of(source, skeleton), source.weight) for source in sources),
     )
     skipped = table.skipped.persons
     say(
@@ -179,13 +180,6 @@ def _match_sources(table: PackTable, config: Config, folder: Path, say: Say) -> 
                     "for this configuration, or leave data.pack out"
                 )
     return [configured[title] for title in packed]
-
-
-def _origin(source: Source, skeleton: Skeleton) -> Origin:
-    weights = np.ones(skeleton.num_joints)
-    for joint, weight in source.joint_weights.items():
-        weights[skeleton.index(joint)] = weight
-    return Origin(source.title, tuple(weights.tolist()), source.weight)
 
 
 class PackedPictures:

@@ -1,4 +1,4 @@
-"""Where the pixels of a person come from: the public picture files, read whole, reduced, or once for all its persons."""
+"""Where a person's pixels come from: the public picture files, read whole, reduced, or once for all its persons."""
 
 from __future__ import annotations
 
@@ -85,20 +85,19 @@ class _FilePicture:
         self._data = read_bytes(path)
         self._kind, self.size_wh = encoded_size(self._data, path)
         self._reduced = reduced and self._kind == "JPEG"
-        self._view: View | None = None
+        self._views: dict[int, View] = {}
 
     def view(self, px_per_crop_px: float) -> View:
         reduction = 1
         while self._reduced and 2 * reduction <= min(px_per_crop_px, _LARGEST_REDUCTION):
             reduction *= 2
-        if self._view is not None and self._view.factor <= reduction:
-            return self._view
-        pixels = decode_image(
-            self._data, self._path, on_warning=self._on_warning, reduction=reduction, kind=self._kind
-        )
+        # Only what was asked for: a finer view made for somebody else would make the sample depend on who came before.
+        if reduction in self._views:
+            return self._views[reduction]
+        pixels = decode_image(self._data, self._path, on_warning=self._on_warning, reduction=reduction, kind=self._kind)
         view = View.reduced(pixels, reduction)
         if self._keep:
-            self._view = view
+            self._views[reduction] = view
         return view
 
 

@@ -1,7 +1,7 @@
 """The plain recipe of a training sample, as public HRNet-style programs make it: the benchmark's baseline.
 
 Kept for comparison alone, and kept as it is: whole picture to RGB, whole picture mirrored, three-point affine, float
-normalisation and a Gaussian per joint in the loader (FACTS: leoxiaobin's JointsDataset). Training never uses it.
+normalisation and a Gaussian per joint in the loader. Training never uses it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def plain_sample(
     input_wh: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Network input (3, h, w) float32, heatmaps (K, h/4, w/4) float32 and their weights (K, 1) of one augmented person."""
+    """Network input (3, h, w), heatmaps (K, h/4, w/4) and their weights (K, 1), float32, of one augmented person."""
     image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     joints = keypoints.astype(np.float64)

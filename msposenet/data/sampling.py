@@ -118,8 +118,7 @@ def _interleave(parts: list[np.ndarray], order: np.ndarray) -> np.ndarray:
     """All of `parts`, each in its own order, drawn from at random as `order` (a permutation) says."""
     label = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
     codes = np.empty(len(order), np.int64)
-    for number, part in enumerate(parts):
-        codes[label == number] = part
+    codes[np.argsort(label, kind="stable")] = np.concatenate(parts)
     return codes
 
 

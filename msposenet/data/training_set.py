@@ -10,6 +10,7 @@ from msposenet.data.packed import open_pack
 from msposenet.data.pictures import FilePictures
 from msposenet.data.samples import TrainingSamples
 from msposenet.data.sampling import SampleOrder
+from msposenet.errors import ConfigError
 from msposenet.geometry import Convention
 
 
@@ -17,6 +18,10 @@ def training_samples(config: Config, say: Callable[[str], None] = lambda line: N
     """All of data.train, ready to be loaded; raises ConfigError and DataError."""
     seed, data = config.train.seed, config.data
     if data.pack is not None:
+        if not (data.pack / "pack.json").is_file():
+            raise ConfigError(
+                f"data.pack: {data.pack} is no pack (it has no pack.json); make one: msposenet pack CONFIG {data.pack}"
+            )
         pack = open_pack(data.pack, config, say)
         records, pictures, order = pack.records, pack.pictures, pack.order(seed)
     else:
@@ -26,6 +31,4 @@ def training_samples(config: Config, say: Callable[[str], None] = lambda line: N
         together = records.image_index if data.share_decode else None
         order = SampleOrder(seed, records.origin_index, sampling, together)
     convention = Convention(config.codec.convention)
-    return TrainingSamples(
-        records, data.input_wh, convention, config.augmentation, seed, data.enlarge, pictures, order
-    )
+    return TrainingSamples(records, data.input_wh, convention, config.augmentation, seed, data.enlarge, pictures, order)

@@ -13,7 +13,7 @@ import numpy as np
 
 from msposenet.data.records import Records
 from msposenet.errors import ConfigError
-from msposenet.skeletons import Skeleton
+from msposenet.skeletons import Skeleton, canonical
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def joint_map(
 
     Raises ConfigError, naming the set `title`, for unknown names, for sides that do not mirror, for no joint in common.
     """
+    own = {canonical(joint): joint for joint in source.joints}  # however the set writes its names
     wanted: dict[str, tuple[str, str] | None] = {
-        joint: (joint, joint) if joint in source.joints else None for joint in target.joints
+        joint: (own[canonical(joint)],) * 2 if canonical(joint) in own else None for joint in target.joints
     }
     for joint, names in joints.items():
         if joint not in wanted:
@@ -95,15 +96,23 @@ def joint_map(
 
 
 def _check_sides(found: JointMap, title: str) -> None:
-    """Raise where the mirror image of a joint is taken from elsewhere than the joint's source's mirror image."""
+    """Raise where the mirror image of a joint is taken from elsewhere than the joint's source's mirror image.
+
+    A joint of the set that has no mirror partner of its own, because its name tells no side, has the one it is given.
+    """
     mirror = np.append(found.source.flip_index, -1)  # -1, no joint, stays -1
+    for place, other in enumerate(found.target.flip_index):
+        (a, b), (c, d) = found.pairs[place], found.pairs[other]
+        if place != other and a == b != c == d and a >= 0 and mirror[a] == a and mirror[c] == c:
+            mirror[a] = c
+            mirror[c] = a
     for place, other in enumerate(found.target.flip_index):
         if set(mirror[found.pairs[place]]) != set(found.pairs[other]):
             names = [found.target.joints[place], found.target.joints[other]]
             taken = [_names(found, at) for at in (place, other)]
             raise ConfigError(
                 f"{title}: {names[0]!r} is taken from {taken[0]} but its mirror image {names[1]!r} from {taken[1]}; a "
-                "mirrored picture would teach the wrong side. Map both, or give the set flip pairs"
+                "mirrored picture would teach the wrong side. Map both under `joints`"
             )
 
 

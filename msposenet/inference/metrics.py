@@ -6,10 +6,12 @@ result list. Joints of the set that the network does not predict are left out of
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from msposenet.config import Source
 from msposenet.data.formats.mpii import mpii_head_sizes
 from msposenet.errors import ConfigError, DataError
 from msposenet.evaluation.aic import evaluate_aic
@@ -21,7 +23,7 @@ from msposenet.evaluation.mpii import evaluate_mpii
 from msposenet.evaluation.pck import evaluate_pck
 from msposenet.evaluation.posetrack import evaluate_posetrack_poses
 from msposenet.evaluation.results import rescore, to_coco_results
-from msposenet.skeletons import AIC_14, CROWDPOSE_14, MPII_16, Skeleton
+from msposenet.skeletons import Skeleton
 
 SAME_FORM = ("coco", "crowdpose")  # annotation files in COCO's form, images and category by id
 
@@ -97,23 +99,9 @@ def _people_as_coco(native, there: np.ndarray, skeleton: Skeleton) -> tuple[dict
     return truth, [*notes, *absent_note(native.skeleton, there)]
 
 
-def _needs_annotated_boxes(validation, what: str) -> None:
-    if validation.boxes.name != "ground truth":
-        raise ConfigError(
-            f"{validation.title}: {what} compares each person with the pose found in its own box; set test.boxes: gt, "
-            "or the set's metric: coco"
-        )
-
-
 def _mpii(validation, estimates, config):
     """PCKh of each annotated person's pose, found in its own box."""
-    _needs_annotated_boxes(validation, "PCKh")
-    _needs_joints(validation, MPII_16, "PCKh")
-    source, native = validation.source, validation.native
-    sizes = mpii_head_sizes(source.annotations, source.head_sizes)[native.annotation_ids - 1]
-    if np.isnan(sizes).any():
-        person = native.annotation_ids[np.isnan(sizes)][0]
-        raise DataError(f"{source.annotations}: person {person} has no head box, by which PCKh measures; set metric: coco")
+    native, sizes = validation.native, _head_sizes(validation)
     keypoints, there, found = _own_poses(validation, estimates)
     scores = evaluate_mpii(
         keypoints[..., :2].astype(np.float64),
@@ -130,7 +118,6 @@ def _mpii(validation, estimates, config):
 
 def _pck(validation, estimates, config):
     """PCK and OKS-AP of each annotated person's pose, found in its own box."""
-    _needs_annotated_boxes(validation, "PCK")
     native = validation.native
     keypoints, there, found = _own_poses(validation, estimates)
     scores = evaluate_pck(
@@ -149,7 +136,6 @@ def _pck(validation, estimates, config):
 
 def _aic(validation, estimates, config):
     """AI Challenger's mAP: its annotation file is read again, for the people whom training leaves out count here."""
-    _needs_joints(validation, AIC_14, "AI Challenger's mAP")
     native = validation.native
     truth = read_aic_truth(validation.source.annotations)
     # Records number the pictures from 1 in the file's order.
@@ -174,7 +160,6 @@ def _aic(validation, estimates, config):
 
 def _crowdpose(validation, estimates, config):
     """CrowdPose's AP, easy, medium and hard; with all 14 joints only."""
-    _needs_joints(validation, CROWDPOSE_14, "CrowdPose's AP")
     native, source = validation.native, validation.source
     keypoints, there = validation.joints.back(estimates.keypoints)
     if not there.all():
@@ -205,12 +190,16 @@ def _posetrack(validation, estimates, config):
     return scores, estimates.results(config.test, 1, keypoints)
 
 
-def _needs_joints(validation, skeleton: Skeleton, what: str) -> None:
-    if validation.native.skeleton.joints != skeleton.joints:
-        raise ConfigError(
-            f"{validation.title}: {what} is defined for the joints of {skeleton.name}, the set has "
-            f"{', '.join(validation.native.skeleton.joints)}; set its metric: coco"
+def _head_sizes(validation) -> np.ndarray:
+    """Head sizes (N,) px of the set's people."""
+    source, native = validation.source, validation.native
+    sizes = mpii_head_sizes(source.annotations, source.head_sizes)[native.annotation_ids - 1]
+    if np.isnan(sizes).any():
+        person = native.annotation_ids[np.isnan(sizes)][0]
+        raise DataError(
+            f"{source.annotations}: person {person} has no head box, by which PCKh measures; set the set's metric: coco"
         )
+    return sizes
 
 
 def _own_poses(validation, estimates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -234,12 +223,42 @@ def _every_result(validation, estimates, config) -> list[dict]:
     return to_coco_results(image_ids, keypoints, scores, records.boxes)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What scores a set, and what it asks of it: forms of annotations, a set's joints, one box for each person."""
+
+    score: Callable
+    formats: tuple[str, ...] = ()  # all when left out
+    own_boxes: bool = False
+
+    def check(self, name: str, validation) -> None:
+        """Raise, before anything is computed, what would stop the scoring afterwards."""
+        source, title = validation.source, validation.title
+        if self.formats and source.format not in self.formats:
+            raise ConfigError(
+                f"{title}: metric {name} scores sets of format {' or '.join(self.formats)}, this one is "
+                f"{source.format}; set its metric: coco, or leave it out"
+            )
+        if self.own_boxes and not validation.boxes.annotated:
+            raise ConfigError(
+                f"{title}: metric {name} compares each person with the pose found in its own box; set test.boxes: gt, "
+                "or the set's metric: coco"
+            )
+        if name == "mpii":
+            _head_sizes(validation)
+
+
 METRICS = {
-    "coco": _coco,
-    "mpii": _mpii,
-    "aic": _aic,
-    "crowdpose": _crowdpose,
-    "posetrack": _posetrack,
-    "lsp": _pck,
-    "pck": _pck,
+    "coco": Metric(_coco),
+    "mpii": Metric(_mpii, ("mpii",), own_boxes=True),
+    "aic": Metric(_aic, ("aic",)),
+    "crowdpose": Metric(_crowdpose, ("crowdpose",)),
+    "posetrack": Metric(_posetrack, ("posetrack",)),
+    "pck": Metric(_pck, own_boxes=True),
 }
+_OF_FORMAT = {"lsp": "pck"}
+
+
+def metric_of(source: Source) -> str:
+    """Name of the metric that scores the set."""
+    return source.metric or _OF_FORMAT.get(source.format, source.format)

@@ -16,7 +16,7 @@ from msposenet.errors import DataError
 from msposenet.evaluation.coco import Scores
 from msposenet.evaluation.ground_truth import read_ground_truth
 from msposenet.evaluation.scores import MetricScores
-from msposenet.inference.metrics import METRICS, SAME_FORM
+from msposenet.inference.metrics import METRICS, SAME_FORM, metric_of
 from msposenet.inference.topdown import TopDown
 from msposenet.inference.validate import Boxes, Estimates, estimate
 from msposenet.progress import Reporter
@@ -52,12 +52,14 @@ def validation_sets(config: Config, skeleton: Skeleton, say: Callable[[str], Non
     for part in read_all(config.data.val, config, "val", say):
         source, native = part.source, part.records
         joints = joint_map(native.skeleton, skeleton, source.joints, source.title)
-        metric = source.metric or source.format
+        metric = metric_of(source)
         category_id = 1
         if metric in SAME_FORM and source.format in SAME_FORM:
             category_id = read_ground_truth(source.annotations, native.skeleton).category_id
         boxes = Boxes.choose(native, source, config, category_id, say)
-        found.append(ValidationSet(source, native, joints, boxes))
+        validation = ValidationSet(source, native, joints, boxes)
+        METRICS[metric].check(metric, validation)
+        found.append(validation)
     return found
 
 
@@ -83,8 +85,7 @@ def score_set(
     _check_damage(estimates, validation, config)
     for reason in estimates.bad.values():
         reporter.say(f"skipped: {reason}")
-    metric = METRICS[validation.source.metric or validation.source.format]
-    scores, results = metric(validation, estimates, config)
+    scores, results = METRICS[metric_of(validation.source)].score(validation, estimates, config)
     return Scored(validation.title, scores, results)
 
 

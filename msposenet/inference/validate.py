@@ -1,4 +1,4 @@
-"""Poses for a whole set: boxes of the annotations or of a detector, crops through the network, OKS-NMS, result list."""
+"""Poses for a whole set: annotated or detected boxes, crops through the network, OKS-NMS, result list."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _AHEAD = 8  # pictures
 
 @dataclass(frozen=True)
 class Boxes:
-    """Whose boxes persons are looked for in: records, and how every printed score names them."""
+    """Whose boxes persons are looked for in: records, how every printed score names them, one a person or not."""
 
     records: Records
     name: str
+    annotated: bool = True
 
     @classmethod
     def choose(
@@ -45,7 +46,7 @@ class Boxes:
         outside their picture are left out and counted. Raises DataError for a file that cannot be used.
         """
         if config.test.boxes == "gt":
-            return cls(annotated, "ground truth")
+            return cls(annotated, "ground truth" if source.boxes == "file" else "around the annotated joints")
         if config.test.boxes == "detections":
             if source.detections is None:
                 raise ConfigError(f"{source.title}: test.boxes is detections, but the set names no `detections` file")
@@ -69,7 +70,7 @@ class Boxes:
         if not inside.all():
             say(f"  left out: {(~inside).sum()} boxes wholly outside their picture")
             records = records.select(inside)
-        return cls(records, f"detector {file}")
+        return cls(records, f"detector {file}", annotated=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Estimates:
         return kept, scores[kept]
 
     def results(self, config: TestConfig, category_id: int = 1, keypoints: np.ndarray | None = None) -> list[dict]:
-        """COCO results after rescoring and OKS-NMS. `keypoints` (N, J, 3) go into the list in place of the network's."""
+        """COCO results after rescoring and OKS-NMS; `keypoints` (N, J, 3) are listed in place of the network's."""
         keypoints = self.keypoints if keypoints is None else keypoints
         kept, scores = self.kept(config)
         image_ids = self.records.image_ids[self.records.image_index[kept]].tolist()

@@ -40,22 +40,24 @@ _POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'"
 def open_folder(folder: Path, persons: int) -> Path:
     """The folder for a page, created; refused when it holds something else. Raises ConfigError and StorageError."""
     try:
-        filled = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        ours = not folder.exists() or (folder.is_dir() and _is_ours(folder))
     except OSError as error:
         raise storage_error(folder, "read", error) from error
-    if filled and not _is_page(folder):
-        raise ConfigError(f"{folder}: is not empty and holds no earlier report of check-data; name another with --out")
+    if not ours:
+        raise ConfigError(f"{folder}: holds something else than a report of check-data; name another with --out")
     probe_writable(folder, 5_000_000 + persons * _BYTES_A_PERSON)
     make_folder(folder / PICTURES)
     return folder
 
 
-def _is_page(folder: Path) -> bool:
-    report = folder / REPORT
-    if not report.is_file():
-        return False
-    with open_input(report, ConfigError) as file:
-        return MADE_BY.encode() in file.read(200)
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder is empty, holds a report, or what a check that was broken off left behind."""
+    names = {path.name for path in folder.iterdir()}
+    for name in {INDEX, REPORT} & names:
+        with open_input(folder / name, ConfigError) as file:
+            return MADE_BY.encode() in file.read(400)
+    pictures = (folder / PICTURES).iterdir() if PICTURES in names else ()
+    return names <= {PICTURES} and all(_OWN_PICTURE.fullmatch(path.name) for path in pictures)
 
 
 def write_page(diagnosis: Diagnosis, config: Config, name: str, folder: Path, samples: int, seed: int) -> None:
@@ -103,6 +105,7 @@ def _page(diagnosis: Diagnosis, name: str, sections: Sequence[str]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="{MADE_BY}">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Data check: {text(name)}</title>

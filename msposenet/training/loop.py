@@ -148,7 +148,9 @@ class _Run:
             set_arrays(self.net, found.params, str(found.path))
             self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
             state = found.state
-            self.done = Progress(found.step, state["best_score"], state["best_step"], state["validated"])
+            # Called best_ap while there was one metric.
+            best = state.get("best_score", state.get("best_ap", -1.0))
+            self.done = Progress(found.step, best, state["best_step"], state["validated"])
         self.log = RunLog(self.folder, self.reporter.say, self.done.step)
         for line in lines:
             self.log.line(line)

@@ -16,6 +16,8 @@ CONFIG, CHECKPOINTS, RESULTS = "config.yaml", "checkpoints", "results"
 # What a resumed run must share with the one it goes on with: anything else would silently be another experiment.
 _FIXED = ("model", "codec", "loss", "augmentation", "data.skeleton", "data.input", "data.enlarge")
 _FIXED_ORDER = ("data.pack", "data.share_decode", "data.reduced_decode")
+# What of a training set may change: where its files are, what it is called, how it would be scored.
+_FREE_OF_SOURCE = ("annotations", "images", "name", "detections", "head_sizes", "metric")
 _FIXED_TRAIN = ("train.batch_size", "train.seed", "train.amp")
 
 
@@ -41,7 +43,7 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
         if not is_run(folder):
             raise ConfigError(f"{folder}: no run to resume (no {CONFIG}); leave --resume out to start one")
         differences = _differences(load_config(folder / CONFIG), config)
-        fixed = [line for line in differences if line.startswith((*_FIXED, *_FIXED_ORDER, *_FIXED_TRAIN))]
+        fixed = [line for line in differences if _is_fixed(line)]
         if fixed:
             raise ConfigError(f"{folder}: a resumed run cannot change {'; '.join(fixed)}; start a new run")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -53,6 +55,13 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
     return differences
 
 
+def _is_fixed(difference: str) -> bool:
+    key = difference.split(" ")[0]
+    if key.startswith("data.train"):
+        return key.rsplit(".", 1)[-1] not in _FREE_OF_SOURCE
+    return key.startswith((*_FIXED, *_FIXED_ORDER, *_FIXED_TRAIN))
+
+
 def _differences(before: Config, after: Config) -> list[str]:
     old, new = _flat(yaml.safe_load(before.dump())), _flat(yaml.safe_load(after.dump()))
     return [f"{key} {old.get(key)} -> {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
@@ -62,5 +71,7 @@ def _flat(section: dict, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in section.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+            value = {str(number): entry for number, entry in enumerate(value)}
         flat.update(_flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value})
     return flat

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msposenet.data.formats.fields import listed, shown
 from msposenet.data.records import Tally
 from msposenet.errors import ConfigError, DataError
-from msposenet.skeletons import SKELETONS, UNION_21, Skeleton
+from msposenet.skeletons import SKELETONS, UNION_21, Skeleton, canonical
 
 DEFAULT_SIGMA = 0.05
 
@@ -46,17 +46,13 @@ def category_skeleton(
                 "of boxes only? Give one of keypoints (person_keypoints_*.json)"
             )
         return wanted, {"the file names no joints, taken in this order": Tally.of(wanted.joints)}
-    canonical = tuple(aliases.get(name, name) for name in map(_canonical, names))
-    if wanted is not None and canonical == tuple(map(_canonical, wanted.joints)):
+    spelt = tuple(aliases.get(name, name) for name in map(canonical, names))
+    if wanted is not None and spelt == tuple(map(canonical, wanted.joints)):
         return wanted, {}
     for skeleton in SKELETONS.values():
-        if canonical == skeleton.joints:
+        if spelt == skeleton.joints:
             return skeleton, {}
     return _built(category, names, file)
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[ .\-]+", "_", name.strip()).lower()
 
 
 def _joint_names(category: Mapping, file: str) -> tuple[str, ...] | None:
@@ -71,7 +67,7 @@ def _joint_names(category: Mapping, file: str) -> tuple[str, ...] | None:
 def _built(category: Mapping, names: tuple[str, ...], file: str) -> tuple[Skeleton, dict[str, Tally]]:
     notes = {}
     known = dict(zip(UNION_21.joints, UNION_21.sigmas))
-    assumed = [name for name in names if _canonical(name) not in known]
+    assumed = [name for name in names if canonical(name) not in known]
     if assumed:
         notes[f"no official OKS sigma, {DEFAULT_SIGMA} assumed"] = Tally.of(assumed)
     pairs = flip_pairs(names, file)
@@ -87,9 +83,9 @@ def _built(category: Mapping, names: tuple[str, ...], file: str) -> tuple[Skelet
             name=f"{category['name']}{len(names)}",
             joints=names,
             flip_pairs=pairs,
-            sigmas=tuple(known.get(_canonical(name), DEFAULT_SIGMA) for name in names),
+            sigmas=tuple(known.get(canonical(name), DEFAULT_SIGMA) for name in names),
             limbs=() if odd else limbs,
-            upper=tuple(name for name in names if _canonical(name) in UNION_21.upper),
+            upper=tuple(name for name in names if canonical(name) in UNION_21.upper),
         )
     except ConfigError as error:
         raise DataError(f"{file}: category {shown(category['name'])}: {error}") from None
