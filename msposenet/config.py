@@ -284,9 +284,9 @@ def _override(content: dict, text: str) -> dict:
     *parents, last = key.split(".")
     for parent, following in zip(parents, [*parents[1:], last]):
         child = _entry(section, parent, text)
-        if isinstance(child, dict) and following == "0" and "0" not in child:
+        if isinstance(child, dict) and child and following == "0" and "0" not in child:
             child = [child]  # one set, written without the list
-        if isinstance(child, list) and len(child) == 1 and isinstance(child[0], dict):
+        elif isinstance(child, list) and len(child) == 1 and isinstance(child[0], dict) and following != "0":
             child = child[0]  # the only one needs no number
         if child is not None and not isinstance(child, (dict, list)):
             raise ConfigError(f"--set {text}: {parent} is a value, not a section")

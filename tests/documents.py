@@ -201,14 +201,15 @@ def lay_out(folder: Path) -> None:
 def lay_out_other_sets(data: Path) -> None:
     """Drawn people under the names of the other sets' releases."""
     train, val = Drawn(people_set(10, 7)), Drawn(people_set(4, 8))
-    for drawn, name in ((train, "train.json"), (val, "valid.json")):
-        write_mpii(drawn, data / "mpii" / "annotations" / name, data / "mpii" / "images")
+    # One folder of pictures for both parts, as in the releases: the same people stand in for both.
+    for name in ("train.json", "valid.json"):
+        write_mpii(train, data / "mpii" / "annotations" / name, data / "mpii" / "images")
     for drawn, split, date in ((train, "train", "20170909"), (val, "validation", "20170911")):
         name = f"keypoint_{split}_annotations_{date}.json"
         write_aic(drawn, data / "aic" / "annotations" / name, data / "aic" / "images" / split)
-    for drawn, split in ((train, "trainval"), (val, "test")):
+    for split in ("trainval", "test"):
         annotations = data / "crowdpose" / "annotations" / f"mmpose_crowdpose_{split}.json"
-        write_crowdpose(drawn, annotations, data / "crowdpose" / "images")
+        write_crowdpose(train, annotations, data / "crowdpose" / "images")
     posetrack = data / "posetrack18"
     write_posetrack18(val, posetrack / "annotations" / "val", posetrack / "images")
     write_lsp(train, data / "lsp_extended" / "joints.mat", data / "lsp_extended" / "images")

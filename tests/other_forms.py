@@ -105,7 +105,7 @@ def write_posetrack18(drawn: Drawn, annotations: Path, images: Path) -> None:
     people = _annotations(drawn, drawn.of(POSETRACK_17))
     for person in people:
         x, y, _, _ = person["bbox"]
-        person.update(track_id=person["id"] % 9, bbox_head=[x, y, HEAD_SIZE, HEAD_SIZE], scores=[])
+        person.update(track_id=person["id"] % 9, bbox_head=[x, y, HEAD_SIZE, HEAD_SIZE])
         person["keypoints"] = np.minimum(np.array(person["keypoints"]).reshape(-1, 3), [1e9, 1e9, 1]).ravel().tolist()
     names = ["head_bottom" if joint == "neck" else joint for joint in POSETRACK_17.joints]
     content = {

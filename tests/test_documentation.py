@@ -203,6 +203,11 @@ def test_no_command_hides_in_a_block_that_is_not_run(page):
         assert not re.search(r"^(?:\$ *)?(?:msposenet|scripts|python\d?|pip) ", block.text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("page", [*PAGES, *(f"configs/{name}" for name in CONFIGS)])
+def test_nothing_is_left_to_be_filled_in(page):
+    assert not re.search(r"@[A-Z]+@|TODO|TBD|FIXME", read(page))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", read(page)):

@@ -191,10 +191,14 @@ class _Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             self._process.start()
+            theirs.close()
+            self._in_flight: deque[np.ndarray] = deque()
+        except BaseException:  # a child that nobody knows of, deaf to SIGTERM, would be waited for at exit for ever
+            if self._process.pid is not None:
+                self._process.kill()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        self._in_flight: deque[np.ndarray] = deque()
 
     def order(self, slot: int, epoch: int, codes: np.ndarray) -> None:
         self._in_flight.append(codes)

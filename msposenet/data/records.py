@@ -18,7 +18,8 @@ from msposenet.skeletons import Skeleton
 
 MAX_BAD_FRACTION = 0.001
 MAX_BAD_ITEMS = 100
-SHOWN = 5
+SHOWN = 5  # names in a sentence
+LISTED = 10_000  # names kept for a report
 
 _COLUMNS = {
     # name: dtype, shape with "I" images, "N" instances, "K" joints
@@ -123,7 +124,7 @@ def _kind(column: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many items something happened to, and the names of the first few."""
+    """How many items something happened to, and the names of the first LISTED."""
 
     count: int
     first: tuple[str, ...] = ()
@@ -131,11 +132,11 @@ class Tally:
     @classmethod
     def of(cls, names: Iterable[object]) -> Tally:
         named = [str(name) for name in names]
-        return cls(len(named), tuple(named[:SHOWN]))
+        return cls(len(named), tuple(named[:LISTED]))
 
     def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.first) else ""
-        return f"{self.count:,} ({', '.join(self.first)}{more})" if self.first else f"{self.count:,}"
+        more = ", ..." if self.count > len(self.first[:SHOWN]) else ""
+        return f"{self.count:,} ({', '.join(self.first[:SHOWN])}{more})" if self.first else f"{self.count:,}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from msposenet.data.records import SHOWN, Tally
+from msposenet.data.records import LISTED, SHOWN, Tally
 from msposenet.errors import DataError
 
 _REQUIRED = object()
@@ -108,9 +108,9 @@ class Items:
             raise self.fail(rows[0], problem(rows[0]) + also)
 
     def tally(self, chosen: np.ndarray) -> Tally:
-        """Count and first names of the rows of the mask `chosen` (N,)."""
+        """Count and names of the rows of the mask `chosen` (N,)."""
         rows = np.flatnonzero(chosen)
-        return Tally(int(rows.size), tuple(self.label(row) for row in rows[:SHOWN]))
+        return Tally(int(rows.size), tuple(self.label(row) for row in rows[:LISTED]))
 
 
 @dataclass(frozen=True)
