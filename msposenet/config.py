@@ -81,6 +81,11 @@ class Source(Section):
     def _check(self) -> Source:
         if self.pictures and self.pictures[0] > self.pictures[1]:
             raise ValueError(f"pictures runs from {self.pictures[0]} to {self.pictures[1]}; name the first one first")
+        if self.metric not in (None, "coco", "pck", self.format):
+            raise ValueError(
+                f"metric {self.metric} scores sets of format {self.metric}, this one is {self.format}; set metric: "
+                "coco, or leave it out"
+            )
         return self
 
     @property
@@ -220,6 +225,19 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        for source in self.data.val:
+            if self.test.boxes == "detections" and source.detections is None:
+                raise ValueError(f"{source.title}: test.boxes is detections, but the set names no `detections` file")
+            pckh = source.format == "mpii" and source.metric in (None, "mpii")
+            if pckh and source.head_sizes is None and source.annotations.suffix == ".json":
+                raise ValueError(
+                    f"{source.title}: PCKh wants head sizes, which MPII's JSON form has not; name a head_sizes file, "
+                    "or set metric: coco"
+                )
+        return self
 
     def dump(self) -> str:
         """The complete configuration as YAML."""

@@ -270,7 +270,7 @@ def test_refused(read, root, message):
 
 
 def test_missing_file(tmp_path):
-    for path, message in ((tmp_path / "absent.json", "missing file"), (tmp_path, "not readable")):
+    for path, message in ((tmp_path / "absent.json", "missing file"), (tmp_path, "cannot be read")):
         with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
             read_aic(path, tmp_path)
 

@@ -313,7 +313,7 @@ def test_files_that_are_no_annotations(read, data, message):
 
 
 def test_missing_file(tmp_path):
-    for path, message in ((tmp_path / "absent.json", "missing file"), (tmp_path, "not readable")):
+    for path, message in ((tmp_path / "absent.json", "missing file"), (tmp_path, "cannot be read")):
         with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
             read_coco(path, tmp_path)
 

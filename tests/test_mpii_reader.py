@@ -223,7 +223,7 @@ def test_refused(read, root, message):
 
 
 def test_missing_file(tmp_path):
-    for name, message in (("absent.json", "missing file"), ("absent.mat", "missing file"), (".", "not readable")):
+    for name, message in (("absent.json", "missing file"), ("absent.mat", "missing file"), (".", "cannot be read")):
         with pytest.raises(DataError, match=message):
             read_mpii(tmp_path / name, tmp_path)
 

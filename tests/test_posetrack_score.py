@@ -10,7 +10,7 @@ import motmetrics
 import numpy as np
 import pytest
 from posetrack_scene import all_in_form_18, arrays, head, perfect, point, scene, written
-from shared_data import golden
+from shared_data import golden, sample
 
 from msposenet.evaluation.posetrack import COLUMNS, evaluate_posetrack, evaluate_posetrack_poses
 from msposenet.evaluation.posetrack_match import _inside
@@ -452,3 +452,10 @@ def test_nobody_predicted_is_zero(tmp_path):
     assert scores.values["AP Total"] == 0.0
     assert scores.results == 0
     assert scores.notes[0] == "6 of 6 annotated frames have nobody predicted"
+
+
+def test_the_released_annotations_find_themselves():
+    """Their people carry an empty list of scores."""
+    frames = sample("posetrack18/annotations/val")
+    scores = evaluate_posetrack(frames, frames, boxes="the annotations' own")
+    assert scores.values["AP Total"] == pytest.approx(100)

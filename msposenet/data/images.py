@@ -63,7 +63,8 @@ def read_bytes(path) -> bytes:
     except FileNotFoundError:
         raise ImageError(f"{os.fsdecode(path)}: missing image; restore the file or correct the images folder") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise ImageError(f"{os.fsdecode(path)}: unreadable image ({error}); check the path and the disk") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{os.fsdecode(path)}: unreadable image ({reason}); check the path and the disk") from error
 
 
 def encoded_size(data: bytes, name: str) -> tuple[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msposenet.config import Config
 from msposenet.data.merging import read_training
+from msposenet.data.pack_form import TABLE, UNFINISHED
 from msposenet.data.packed import open_pack
 from msposenet.data.pictures import FilePictures
 from msposenet.data.samples import TrainingSamples
@@ -18,7 +19,7 @@ def training_samples(config: Config, say: Callable[[str], None] = lambda line: N
     """All of data.train, ready to be loaded; raises ConfigError and DataError."""
     seed, data = config.train.seed, config.data
     if data.pack is not None:
-        if not (data.pack / "pack.json").is_file():
+        if not any((data.pack / name).is_file() for name in (TABLE, UNFINISHED)):
             raise ConfigError(
                 f"data.pack: {data.pack} is no pack (it has no pack.json); make one: msposenet pack CONFIG {data.pack}"
             )

@@ -152,7 +152,8 @@ def _people_18(
         if "track_id" in entry:
             people.tracks[row] = _track(entry["track_id"], place(row), side)
     if side is PREDICTED:
-        rows = [row for row, entry in enumerate(entries) if "scores" in entry]
+        # The annotations themselves have an empty list there.
+        rows = [row for row, entry in enumerate(entries) if entry.get("scores", []) != []]
         listed = [entries[row]["scores"] for row in rows]
         scores = number_table(listed, width, lambda row: place(rows[row]), "scores", side.error)
         check_finite(scores, lambda row: place(rows[row]), "scores", side.error)

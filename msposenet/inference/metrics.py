@@ -225,24 +225,17 @@ def _every_result(validation, estimates, config) -> list[dict]:
 
 @dataclass(frozen=True)
 class Metric:
-    """What scores a set, and what it asks of it: forms of annotations, a set's joints, one box for each person."""
+    """What scores a set, and whether it wants each person's own box."""
 
     score: Callable
-    formats: tuple[str, ...] = ()  # all when left out
     own_boxes: bool = False
 
     def check(self, name: str, validation) -> None:
         """Raise, before anything is computed, what would stop the scoring afterwards."""
-        source, title = validation.source, validation.title
-        if self.formats and source.format not in self.formats:
-            raise ConfigError(
-                f"{title}: metric {name} scores sets of format {' or '.join(self.formats)}, this one is "
-                f"{source.format}; set its metric: coco, or leave it out"
-            )
         if self.own_boxes and not validation.boxes.annotated:
             raise ConfigError(
-                f"{title}: metric {name} compares each person with the pose found in its own box; set test.boxes: gt, "
-                "or the set's metric: coco"
+                f"{validation.title}: metric {name} compares each person with the pose found in its own box; set "
+                "test.boxes: gt, or the set's metric: coco"
             )
         if name == "mpii":
             _head_sizes(validation)
@@ -250,10 +243,10 @@ class Metric:
 
 METRICS = {
     "coco": Metric(_coco),
-    "mpii": Metric(_mpii, ("mpii",), own_boxes=True),
-    "aic": Metric(_aic, ("aic",)),
-    "crowdpose": Metric(_crowdpose, ("crowdpose",)),
-    "posetrack": Metric(_posetrack, ("posetrack",)),
+    "mpii": Metric(_mpii, own_boxes=True),
+    "aic": Metric(_aic),
+    "crowdpose": Metric(_crowdpose),
+    "posetrack": Metric(_posetrack),
     "pck": Metric(_pck, own_boxes=True),
 }
 _OF_FORMAT = {"lsp": "pck"}

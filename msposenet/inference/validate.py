@@ -48,8 +48,6 @@ class Boxes:
         if config.test.boxes == "gt":
             return cls(annotated, "ground truth" if source.boxes == "file" else "around the annotated joints")
         if config.test.boxes == "detections":
-            if source.detections is None:
-                raise ConfigError(f"{source.title}: test.boxes is detections, but the set names no `detections` file")
             file = source.detections
         else:
             if len(config.data.val) > 1:

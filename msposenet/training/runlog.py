@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ class RunLog:
         self._append(self._metrics, json.dumps({"step": step, **finite}, allow_nan=False))
         if self._board is not None:
             for name, value in finite.items():
-                self._board.add_scalar(name, float(value), global_step=step)
+                # TensorBoard's alphabet is smaller than that of sets' and figures' names.
+                self._board.add_scalar(re.sub(r"[^-/\w.]", "_", name), float(value), global_step=step)
             self._board.flush()
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:

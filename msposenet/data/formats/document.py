@@ -106,9 +106,13 @@ class Document:
         root = load_json(self.path)
         if not isinstance(root, dict):
             keys = [*self._lists, *self._others]
+            first = root[0] if isinstance(root, list) and root and isinstance(root[0], dict) else {}
+            forms = {"joints_vis": "mpii", "keypoint_annotations": "aic"}
+            form = next((form for key, form in forms.items() if key in first), None)
+            hint = f"set the set's format: {form}" if form else "is it a result or detection file?"
             raise DataError(
                 f"{self.file}: a JSON {type(root).__name__}, not an object with {', '.join(keys[:-1])} and {keys[-1]}; "
-                "is it a result or detection file?"
+                f"{hint}"
             )
         return root
 

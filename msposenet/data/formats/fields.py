@@ -36,7 +36,9 @@ def load_json(path: Path | str) -> Any:
             f"{path}: {_defect(error)}: {error.msg} at line {error.lineno}, column {error.colno}; copy or export the "
             "file again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); name a JSON file that may be read") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}); copy or export the file again") from None
 
 
