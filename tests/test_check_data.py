@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import typer
 from damaged_set import PICTURES, config_file, copy_set, damaged_set, edit, source
+from runner import cli_runner
 from scipy.io import savemat
-from typer.testing import CliRunner
 
 from msposenet.cli.check_data import check_data
 from msposenet.config import load_config
@@ -37,7 +37,7 @@ def check_here(*arguments):
     """The command without another process, which takes seconds to start."""
     app = typer.Typer()
     app.command()(check_data)
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return cli_runner().invoke(app, list(map(str, arguments)))
 
 
 def diagnosis_of(path: Path, workers: int = 2):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import SHARDS, content, copied_pack, shared_pack
 from people_set import images_of, people_set, tiny_config
-from typer.testing import CliRunner
+from runner import cli_runner
 
 from msposenet.cli.pack import pack as pack_command
 from msposenet.data.loader import TrainingLoader
@@ -385,7 +385,7 @@ def test_patches_are_smaller_than_pictures():
 def command(*arguments):
     app = typer.Typer()
     app.command()(pack_command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return cli_runner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_command_packs_verifies_and_goes_on(tmp_path):
