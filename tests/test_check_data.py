@@ -305,3 +305,18 @@ def test_a_mistake_through_the_command(tmp_path):
     done = check("nowhere.yaml", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: nowhere.yaml") and done.stderr.count("\n") == 1
+
+
+def test_files_named_beside_the_annotations_are_read(tmp_path):
+    annotations = copy_set(tmp_path / "set")
+    people = json.loads(annotations.read_text())["annotations"]
+    boxes = tmp_path / "boxes.json"
+    kept = [{key: person[key] for key in ("image_id", "category_id", "bbox")} for person in people]
+    boxes.write_text(json.dumps([{**person, "score": 1.0} for person in kept]))
+    sound = config_file(tmp_path, val=[source(annotations, detections=str(boxes))])
+    assert diagnosis_of(sound).damaged == 0
+    missing = config_file(tmp_path, val=[source(annotations, detections=str(tmp_path / "none.json"))])
+    (damage,) = diagnosis_of(missing).sets[0].damage
+    assert damage.file.endswith("none.json") and "missing file" in damage.reason
+    boxes.write_text("[{}]")
+    assert diagnosis_of(config_file(tmp_path, val=[source(annotations, detections=str(boxes))])).damaged == 1

@@ -13,14 +13,17 @@ from dataclasses import replace
 import numpy as np
 
 from msposenet import geometry
-from msposenet.config import Config
+from msposenet.config import Config, Source
 from msposenet.data.doctor_findings import CheckedSet, Damage, Diagnosis, MappedSet, SharedPictures, figures_of
 from msposenet.data.doctor_scan import Scan, scan_pictures
 from msposenet.data.doctor_statistics import SideCheck, duplicate_persons, joint_counts, side_checks
+from msposenet.data.formats.detections import read_detections
+from msposenet.data.formats.mpii import mpii_head_sizes
 from msposenet.data.merging import prepare, read_source, target_skeleton
 from msposenet.data.records import MAX_BAD_FRACTION, MAX_BAD_ITEMS, Records, Report
 from msposenet.data.unify import joint_map
 from msposenet.errors import ConfigError, DataError
+from msposenet.evaluation.ground_truth import read_ground_truth
 from msposenet.progress import Reporter
 from msposenet.skeletons import Skeleton
 
@@ -118,9 +121,25 @@ def check_set(part: MappedSet, rows: np.ndarray, scan: Scan, config: Config) -> 
         **{f"{name}_count": len(items) for name, items in lists.items()},
         **figures_of(records, sizes, joints, sides),
     }
-    damage = (*_skipped(report), *bad_pictures, *misses)
-    warnings = (*_warnings(lists, sides), *_refusals(report, records, config))
+    damage = (*_skipped(report), *bad_pictures, *misses, *_side_files(part.source, read))
+    warnings = (*_warnings(lists, sides), *_refusals(part.read.judged, records, config))
     return CheckedSet(part, damage, warnings, usable, figures, lists, joints, sides)
+
+
+def _side_files(source: Source, read: Records) -> Iterator[Damage]:
+    """What is wrong with the files named beside the annotations, which nobody opens before the set is scored."""
+    if source.detections is not None:
+        try:
+            coco = source.format in ("coco", "crowdpose")
+            category = read_ground_truth(source.annotations, read.skeleton).category_id if coco else 1
+            read_detections(source.detections, read.image_ids, category_id=category)
+        except DataError as error:
+            yield Damage(REFUSED, str(source.detections), "", str(error))
+    if source.head_sizes is not None:
+        try:
+            mpii_head_sizes(source.annotations, source.head_sizes)
+        except DataError as error:
+            yield Damage(REFUSED, str(source.head_sizes), "", str(error))
 
 
 def _skipped(report: Report) -> Iterator[Damage]:
