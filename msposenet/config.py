@@ -196,6 +196,14 @@ class TrainConfig(Section):
     amp: bool = False  # float16 with dynamic loss scaling; needs a GPU
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     devices: tuple[str, ...] = ("auto",)  # auto: all GPUs, else the CPU; or cpu, gpu:0, gpu:1; cpu:0 cpu:1 for trials
+    # How gradients are summed. auto: dist_sync (GPUs: dist_device_sync) in a launched job, else device.
+    kvstore: Literal["auto", "local", "device", "nccl", "dist_sync", "dist_device_sync", "dist_async"] = "auto"
+    compression: Optional[Positive] = None  # threshold of 2-bit gradient compression between workers; off when left out
+    # Statistics of batch normalisation: of each device's part, of all parts of a process, or the running ones, kept.
+    batch_norm: Literal["local", "sync", "frozen"] = "local"
+    fingerprint_every: Count = 500  # steps after which workers compare their weights, besides before each checkpoint
+    step_timeout: Positive = 300.0  # seconds without progress, or without a sign of life, after which a job ends
+    start_timeout: Positive = 1800.0  # seconds until all processes of a job have come and read their data
     log_every: Count = 50  # steps
     validate_every: Annotated[int, Field(ge=0)] = 1  # epochs; 0: only after the last
     checkpoint_steps: Optional[Count] = None  # steps between checkpoints; once an epoch when left out

@@ -55,6 +55,12 @@ class LoaderError(PoseError):
     exit_code = 75
 
 
+class PeerError(PoseError):
+    """Another process of the job was lost, stalled or spoke out of turn; the run can be resumed."""
+
+    exit_code = 75
+
+
 class Terminated(PoseError):
     """SIGTERM was honoured: a checkpoint was written and the run can be resumed."""
 

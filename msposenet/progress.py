@@ -35,6 +35,14 @@ class Reporter:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
+    def warn(self, line: str) -> None:
+        """Print a line also when quiet: what must not go unseen."""
+        quiet, self.quiet = self.quiet, False
+        try:
+            self.say(line)
+        finally:
+            self.quiet = quiet
+
     @contextmanager
     def task(self, label: str) -> Iterator[Advance]:
         """`advance(done, total)` while the work `label` goes on."""

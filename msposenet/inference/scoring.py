@@ -12,6 +12,7 @@ from msposenet.config import Config, Source
 from msposenet.data.merging import read_all
 from msposenet.data.records import Records
 from msposenet.data.unify import JointMap, joint_map
+from msposenet.distributed.group import Group
 from msposenet.errors import DataError
 from msposenet.evaluation.coco import Scores
 from msposenet.evaluation.ground_truth import read_ground_truth
@@ -69,11 +70,12 @@ def score_set(
     config: Config,
     reporter: Reporter,
     between: Callable[[], None] = lambda: None,
-) -> Scored:
-    """The network's scores on one set. `between` is called between batches and may raise to break off.
+    group: Group | None = None,
+) -> Scored | None:
+    """The network's scores on one set. `between` is called between batches and may raise Terminated to break off.
 
-    Raises DataError when more than data.max_bad_fraction of the pictures cannot be read: their people would count as
-    missed.
+    The workers of `group` share the pictures; rank 0 scores, the others get None. Raises DataError when more than
+    data.max_bad_fraction of the pictures cannot be read: their people would count as missed.
     """
     with reporter.task(f"estimating {validation.title}") as advance:
 
@@ -81,7 +83,11 @@ def score_set(
             advance(done, total)
             between()
 
-        estimates = estimate(engine, validation.boxes.records, config.data.enlarge, batch_done)
+        estimates = estimate(engine, validation.boxes.records, config.data.enlarge, batch_done, group)
+    if estimates is None:
+        return None
+    if group is not None:
+        group.phase(f"scoring {validation.title}", config.train.start_timeout)
     _check_damage(estimates, validation, config)
     for reason in estimates.bad.values():
         reporter.say(f"skipped: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from msposenet.config import Config, Source, TestConfig
 from msposenet.data.formats.detections import detection_records, read_detections
 from msposenet.data.records import Records
 from msposenet.data.samples import read_person_image
-from msposenet.errors import ConfigError, ImageError
+from msposenet.distributed.arrays import pack_arrays, unpack_arrays
+from msposenet.distributed.group import Alone, Group
+from msposenet.errors import ConfigError, ImageError, Terminated
 from msposenet.evaluation.results import rescore, suppress, to_coco_results
 from msposenet.inference.topdown import TopDown
 from msposenet.skeletons import Skeleton
@@ -105,8 +108,57 @@ def estimate(
     records: Records,
     enlarge: float = geometry.ENLARGE,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Estimates:
-    """Poses of all boxes of `records`. Pictures that cannot be read are left out and listed in `bad`."""
+    group: Group | None = None,
+) -> Estimates | None:
+    """Poses of all boxes of `records`. Pictures that cannot be read are left out and listed in `bad`.
+
+    The workers of `group` share the pictures; rank 0 gets all poses, the others None. When `progress` raises
+    Terminated on one of them, all raise it.
+    """
+    group = group or Alone()
+    # Every so-manieth picture: the costly ones of a set often lie together.
+    rows = np.flatnonzero(records.image_index % group.size == group.rank)
+    stopped = None
+    try:
+        part = _estimate(engine, records, rows, enlarge, progress)
+    except Terminated as asked:
+        stopped, part = asked, _Part(rows[:0], np.zeros((0, engine.skeleton.num_joints, 3), np.float32), {})
+    if any(group.all("poses found", stopped is not None)):
+        raise stopped or Terminated("another process of the job got SIGTERM; resume to go on")
+    part = _gather(group, part)
+    if part is None:
+        return None
+    order = np.argsort(part.rows, kind="stable")
+    kept = part.rows[order]
+    _, sizes = geometry.boxes_to_crops(records.boxes[kept], engine.codec.input_wh, enlarge)
+    return Estimates(records.select(kept), engine.skeleton, part.keypoints[order], sizes, part.bad)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows (n,) of the records, their keypoints (n, K, 3), and the pictures that could not be read."""
+
+    rows: np.ndarray
+    keypoints: np.ndarray
+    bad: dict[str, str]
+
+
+def _gather(group: Group, part: _Part) -> _Part | None:
+    if group.size == 1:
+        return part
+    arrays = group.gather("poses", pack_arrays({"rows": part.rows, "keypoints": part.keypoints}))
+    bad = group.gather("damaged pictures", json.dumps(part.bad).encode("ascii"))
+    if arrays is None or bad is None:
+        return None
+    parts = [unpack_arrays(packed) for packed in arrays]
+    return _Part(
+        np.concatenate([found["rows"] for found in parts]),
+        np.concatenate([found["keypoints"] for found in parts]),
+        {name: reason for found in bad for name, reason in json.loads(found).items()},
+    )
+
+
+def _estimate(engine: TopDown, records: Records, wanted: np.ndarray, enlarge: float, progress) -> _Part:
     centers, sizes = geometry.boxes_to_crops(records.boxes, engine.codec.input_wh, enlarge)
     bad: dict[str, str] = {}
     found: list[np.ndarray] = []
@@ -119,9 +171,9 @@ def estimate(
         found.append(engine.keypoints(np.stack(crops[:count]), centers[part], sizes[part]))
         rows_done.extend(part)
         del crops[:count], rows[:count]
-        progress(len(rows_done), len(records))
+        progress(len(rows_done), len(wanted))
 
-    for picture_rows, outcome in _pictures(engine, records, centers, sizes):
+    for picture_rows, outcome in _pictures(engine, records, wanted, centers, sizes):
         if isinstance(outcome, ImageError):
             bad[records.path(picture_rows[0])] = str(outcome)
             continue
@@ -131,17 +183,15 @@ def estimate(
             flush(engine.batch_size)
     if rows:
         flush(len(rows))
-    order = np.argsort(np.array(rows_done, dtype=np.int64), kind="stable")
-    kept = np.array(rows_done, dtype=np.int64)[order]
-    keypoints = np.concatenate(found)[order] if found else np.zeros((0, engine.skeleton.num_joints, 3), np.float32)
-    return Estimates(records.select(kept), engine.skeleton, keypoints, sizes[kept], bad)
+    keypoints = np.concatenate(found) if found else np.zeros((0, engine.skeleton.num_joints, 3), np.float32)
+    return _Part(np.array(rows_done, dtype=np.int64), keypoints, bad)
 
 
-def _pictures(engine: TopDown, records: Records, centers, sizes) -> Iterator[tuple[np.ndarray, object]]:
-    """Rows and crops (or the ImageError) of each picture that has boxes, read ahead by threads."""
-    by_picture = np.argsort(records.image_index, kind="stable")
-    groups = np.split(by_picture, np.flatnonzero(np.diff(records.image_index[by_picture])) + 1)
-    groups = [group for group in groups if len(group)]
+def _pictures(engine: TopDown, records: Records, wanted, centers, sizes) -> Iterator[tuple[np.ndarray, object]]:
+    """Rows and crops (or the ImageError) of each picture that has boxes among the rows `wanted`, read by threads."""
+    by_picture = wanted[np.argsort(records.image_index[wanted], kind="stable")]
+    pictures = np.split(by_picture, np.flatnonzero(np.diff(records.image_index[by_picture])) + 1)
+    pictures = [rows for rows in pictures if len(rows)]
 
     def work(rows: np.ndarray):
         try:
@@ -152,7 +202,7 @@ def _pictures(engine: TopDown, records: Records, centers, sizes) -> Iterator[tup
 
     with ThreadPoolExecutor(_READERS) as pool:
         waiting: list[tuple[np.ndarray, Future]] = []
-        for rows in groups:
+        for rows in pictures:
             waiting.append((rows, pool.submit(work, rows)))
             if len(waiting) > _AHEAD:
                 first, future = waiting.pop(0)

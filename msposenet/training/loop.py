@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +14,31 @@ from msposenet.config import Config
 from msposenet.data.loader import TrainingLoader
 from msposenet.data.training_set import training_samples
 from msposenet.devices import contexts
-from msposenet.errors import ConfigError, DataError, PoseError, StorageError, Terminated
-from msposenet.evaluation.results import write_results
-from msposenet.inference.drawing import prediction_grid
-from msposenet.inference.scoring import overall, score_set, validation_sets
+from msposenet.distributed.group import Alone, Group
+from msposenet.distributed.store import choose_kvstore
+from msposenet.errors import ConfigError, PoseError, StorageError, Terminated
+from msposenet.inference.scoring import validation_sets
 from msposenet.inference.topdown import TopDown
 from msposenet.models.build import build_codec, build_network, sanity_check, shifts
 from msposenet.models.initialise import initialise
+from msposenet.models.normalisation import set_batch_norm
 from msposenet.progress import Reporter
 from msposenet.runtime import mx
-from msposenet.storage import file_name
-from msposenet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from msposenet.training.checkpoint import load_checkpoint
 from msposenet.training.graph import TrainingGraph, loss_names
-from msposenet.training.run import CHECKPOINTS, RESULTS, open_run, with_skeleton
-from msposenet.training.runlog import RunLog
+from msposenet.training.optimizer import server_settings
+from msposenet.training.run import CHECKPOINTS, RESULTS, is_run, open_run, with_skeleton
+from msposenet.training.runlog import NoLog, RunLog
 from msposenet.training.schedule import learning_rate
+from msposenet.training.snapshots import Progress, Snapshots
+from msposenet.training.statistics import Statistics
 from msposenet.training.step import Stepper
-from msposenet.weights import get_arrays, set_arrays
+from msposenet.training.together import Start, agree_on_settings, share_start
+from msposenet.training.validation import Validation
+from msposenet.weights import get_arrays
 from msposenet.weights.files import load_weights
 
 _ADAM_ARRAYS = 3  # weight, mean, variance
-_GRID = 4  # crops in the TensorBoard picture
-
-
-@dataclass
-class Progress:
-    """How far a run is: what state.json says. `validated` is the step of the last validation.
-
-    `best_score` is the largest mean over the validation sets of each one's headline figure.
-    """
-
-    step: int = 0
-    best_score: float = -1.0
-    best_step: int = -1
-    validated: int = 0
 
 
 def train(
@@ -57,47 +47,68 @@ def train(
     resume: bool = False,
     init_from: Path | None = None,
     reporter: Reporter | None = None,
+    group: Group | None = None,
+    auto_resume: bool = False,
 ) -> Path:
     """Train as `config` says in the run directory `folder`; returns `folder`.
 
     `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped (with train.amp the loss
-    scale starts anew). `init_from` fills the network from a weight file, a checkpoint or a run first; a head for other
-    joints starts anew. Raises children of PoseError: bad data and configuration before anything is computed or
-    written, DivergedError, StorageError, LoaderError, and Terminated after a SIGTERM was answered with a checkpoint.
+    scale starts anew, with train.compression what it held back is lost); `auto_resume` does so if there is a run and
+    starts one else. `init_from` fills the network from a weight file, a checkpoint or a run first; a head for other
+    joints starts anew. `group`: this worker's place in a job; all workers call this with the same arguments, rank 0
+    alone reads and writes `folder` and `init_from`. Raises children of PoseError: bad data and configuration before
+    anything is computed or written, DivergedError, StorageError, LoaderError, and Terminated after a SIGTERM was
+    answered with a checkpoint.
     """
+    group = group or Alone()
     reporter = reporter or Reporter(quiet=True)
+    if auto_resume:
+        resume = bool(group.all("resume", is_run(folder))[0])
+        init_from = None if resume else init_from
     if resume and init_from:
         raise ConfigError("--resume and --init-from exclude each other: a resumed run has its weights")
+    group.phase("reading the data", config.train.start_timeout)
     samples = training_samples(config, reporter.say)
     skeleton = samples.skeleton
     config = with_skeleton(config, skeleton)
     sanity_check(config, skeleton)
     validation = validation_sets(config, skeleton, reporter.say) if config.data.val else []
+    agree_on_settings(group, config, samples.records)
     net = build_network(config, skeleton)
     loader = TrainingLoader(  # its workers are forked here, before a GPU is touched
         samples,
         config.train.batch_size,
         config.data.workers,
+        rank=group.rank,
+        ranks=group.size,
         timeout=config.data.worker_timeout,
         max_bad_fraction=config.data.max_bad_fraction,
     )
-    with loader, _sigterm() as terminated:
+    with loader, _sigterm(group):
         devices = contexts(config.train.devices)
         if config.train.amp:
             _start_amp(devices)
         initialise(net, config.model.initialisation, config.train.seed, devices)
-        lines = [load_weights(net, init_from, drop_head=True).line()] if init_from else []
-        run = _Run(config, folder, net, validation, loader, devices, reporter, terminated)
-        # Nothing is written before everything has been built: a mistake leaves no half-made run behind.
-        size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
+        first = group.rank == 0
+        lines = [load_weights(net, init_from, drop_head=True).line()] if init_from and first else []
+        run = _Run(config, folder, net, validation, loader, devices, reporter, group)
         found = None
-        if resume and any((folder / CHECKPOINTS).glob("*")):
-            found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append)
-        differences = open_run(folder, config, resume, (config.train.keep + 2) * _ADAM_ARRAYS * size)
-        if resume and found is None:
-            lines.append("the run ended before its first checkpoint: starting at step 0")
-        run.start(found, [*lines, *(f"changed on resuming: {line}" for line in differences)])
-        run.go()
+        if first:
+            # Nothing is written before everything has been built: a mistake leaves no half-made run behind.
+            size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
+            if resume and any((folder / CHECKPOINTS).glob("*")):
+                found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append)
+            changes = open_run(folder, config, resume, (config.train.keep + 2) * _ADAM_ARRAYS * size)
+            if resume and found is None:
+                lines.append("the run ended before its first checkpoint: starting at step 0")
+            lines += [f"changed on resuming: {line}" for line in changes]
+        run.start(share_start(group, found, get_arrays(net)), lines)
+        try:
+            run.go()
+        except Terminated:
+            run.close()
+            raise
+        run.close()
     return folder
 
 
@@ -108,60 +119,73 @@ def _start_amp(devices: list[mx.Context]) -> None:
 
 
 @contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """A list that SIGTERM puts its number into; outside the main thread signals are not ours to take."""
-    received: list[int] = []
+def _sigterm(group: Group) -> Iterator[None]:
+    """Pass SIGTERM on to the group; outside the main thread signals are not ours to take."""
     try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        before = signal.signal(signal.SIGTERM, lambda number, frame: group.ask_to_stop())
     except ValueError:
-        yield received
+        yield
         return
     try:
-        yield received
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 class _Run:
-    """A run in progress."""
+    """A run in progress, as one worker sees it. All workers go through the same calls; rank 0 keeps the books."""
 
-    def __init__(self, config, folder, net, validation, loader, devices, reporter, terminated) -> None:
-        self.config, self.folder, self.net = config, folder, net
+    def __init__(self, config, folder, net, validation, loader, devices, reporter, group) -> None:
+        self.config, self.folder, self.net, self.group = config, folder, net, group
+        self.first = group.rank == 0
         skeleton = loader.samples.skeleton
-        self.loader, self.validation, self.reporter, self.terminated = loader, validation, reporter, terminated
+        self.loader, self.reporter = loader, reporter
         codec = build_codec(config)
         outputs = net.spec.stages
+        set_batch_norm(net, config.train.batch_norm, devices)
         graph = TrainingGraph(net, codec, config.loss, skeleton, outputs)
         graph.hybridize(static_alloc=True, static_shape=True)
         self.names = loss_names(codec, outputs)
         used = _used_parameters(net)
-        self.stepper = Stepper(graph, used, devices, config.train.batch_size, config.train.clip_norm, config.train.amp)
-        self.engine = TopDown(
-            net, codec, skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size
+        options = config.train
+        kvstore = choose_kvstore(options.kvstore, devices, group)
+        self.stepper = Stepper(
+            graph,
+            used,
+            devices,
+            options.batch_size,
+            options.clip_norm,
+            options.amp,
+            group,
+            kvstore,
+            options.compression,
         )
+        self.statistics = Statistics(net, devices)
+        self.snapshots = Snapshots(folder / CHECKPOINTS, options, net, self.stepper, self.statistics, group)
+        engine = TopDown(net, codec, skeleton, devices[0], config.test.flip, shifts(config), config.test.batch_size)
+        self.validation = Validation(validation, engine, config, folder / RESULTS, reporter, group)
         self.done = Progress()
         self.named: set[str] = set()  # damaged pictures the log has told of
 
-    def start(self, found: Checkpoint | None, lines: list[str]) -> None:
-        """Begin at step 0, or where the checkpoint `found` left off; `lines` open the log."""
-        if found is not None:
-            set_arrays(self.net, found.params, str(found.path))
-            self.stepper.optimizer.restore(found.optimizer, found.state["updates"])
-            state = found.state
-            # Called best_ap while there was one metric.
-            best = state.get("best_score", state.get("best_ap", -1.0))
-            self.done = Progress(found.step, best, state["best_step"], state["validated"])
-        self.log = RunLog(self.folder, self.reporter.say, self.done.step)
-        for line in lines:
+    def start(self, start: Start, lines: list[str]) -> None:
+        """Begin at step 0, or where the checkpoint that rank 0 found left off; `lines` open the log."""
+        self.done, notes = self.snapshots.restore(start)
+        if self.stepper.asynchronous:
+            settings = server_settings(
+                self.config.train, self.done.step, self.loader.steps, self.group.size, len(self.statistics.devices)
+            )
+            self.stepper.exchange.start_servers(settings)
+        self.log = RunLog(self.folder, self.reporter.say, self.done.step) if self.first else NoLog()
+        for line in [*lines, *notes]:
             self.log.line(line)
-        if found is not None:
-            self.log.line(f"resumed from {found.path.name}")
+        if start.name is not None:
+            self.log.line(f"resumed from {start.name}")
 
     def go(self) -> None:
         config, steps = self.config.train, self.loader.steps
         self.log.line(
             f"{len(self.loader.samples)} persons, {config.epochs} epochs of {steps} steps of {config.batch_size}; "
-            f"steps {self.done.step} to {steps * config.epochs}"
+            f"steps {self.done.step} to {steps * config.epochs}{self._how_many()}"
         )
         try:
             if self.done.step and self.done.step % steps == 0:
@@ -176,11 +200,27 @@ class _Run:
         finally:
             self.log.close()
 
+    def close(self) -> None:
+        """Leave the job's store, together with the other workers."""
+        self.group.phase("leaving")
+        self.stepper.close()
+
+    def _how_many(self) -> str:
+        exchange, group = self.stepper.exchange, self.group
+        if exchange is None:
+            return ""
+        workers = f"{group.size} workers of " if group.launched else ""
+        traffic = (
+            f", {exchange.bytes_pushed / 1e6:,.1f} MB pushed and {exchange.bytes_pulled / 1e6:,.1f} MB pulled a step"
+        )
+        return f"; {workers}{len(self.statistics.devices)} devices, {exchange.kind}{traffic if group.launched else ''}"
+
     def _epoch(self, epoch: int, advance) -> None:
         config, steps = self.config.train, self.loader.steps
         window = _Window(self.names, config.batch_size)
         self.loader.waited = 0.0
         for batch in self.loader.batches(epoch, self.done.step % steps):
+            self.group.phase(f"step {self.done.step}")
             rate = learning_rate(self.done.step, steps, config)
             # Nothing in the step draws random numbers; should a layer ever do, it still depends on the step alone.
             mx.random.seed(config.seed + self.done.step)
@@ -192,39 +232,64 @@ class _Run:
                 self._report(epoch, step_in_epoch, rate, window)
             self._name_damage()
             last = step_in_epoch == steps
-            if self.terminated:
-                self._save()
-                self._stop_if_terminated()
-            if not last and config.checkpoint_steps and self.done.step % config.checkpoint_steps == 0:
-                self._save()
+            due = bool(config.checkpoint_steps) and self.done.step % config.checkpoint_steps == 0
+            if self.stepper.asynchronous and (self.stepper.stopping or due or last):
+                self._meet()
+            if self.stepper.stopping:
+                self.snapshots.save(self.done)
+                raise self._terminated()
+            if due and not last:
+                self.snapshots.save(self.done)
+            elif self.done.step % config.fingerprint_every == 0 and not last and not self.stepper.asynchronous:
+                self.snapshots.compare(self.done.step)
         # Saved first: a validation that fails must not cost the epoch.
-        self._save()
+        self.snapshots.save(self.done)
         self._validate_if_due(epoch)
 
+    def _meet(self) -> None:
+        """Asynchronous workers wait for each other and take the servers' weights; they may be asked to stop here."""
+        mx.nd.waitall()
+        place = {"step": self.done.step, "stop": self.stepper.stopping}
+        met = self.group.all("meeting", place)
+        self.stepper.exchange.fetch()
+        self.group.all("weights taken", None)
+        self.stepper.stopping = any(worker["stop"] for worker in met)
+        # Where they were asked to stop they stand at different steps: what the slowest lacks is done again.
+        self.done.step = min(worker["step"] for worker in met)
+
     def _name_damage(self) -> None:
-        """A line for every damaged picture that was met for the first time."""
+        """A line for every damaged picture that was met for the first time; each worker tells of its own."""
         for kind, met in (("skipped", self.loader.bad), ("damaged but whole", self.loader.repaired)):
             for path, reason in met.items():
                 if path not in self.named:
                     self.named.add(path)
-                    self.log.line(f"{kind}: {reason if path in reason else f'{path}: {reason}'}")
+                    line = f"{kind}: {reason if path in reason else f'{path}: {reason}'}"
+                    if self.first:
+                        self.log.line(line)
+                    else:
+                        self.reporter.warn(line)
 
-    def _stop_if_terminated(self) -> None:
-        """Called where the last checkpoint is up to date."""
-        if self.terminated:
-            raise Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
+    def _terminated(self) -> Terminated:
+        """To be raised where the last checkpoint is up to date."""
+        return Terminated(f"{self.folder}: SIGTERM; stopped after step {self.done.step}, resume to go on")
+
+    def _stop_if_asked(self) -> None:
+        self.group.phase(f"validating after step {self.done.step}")
+        if self.group.stop_requested:
+            raise self._terminated()
 
     def _validate_if_due(self, epoch: int) -> None:
         config = self.config.train
         due = epoch + 1 == config.epochs or (config.validate_every and (epoch + 1) % config.validate_every == 0)
         if not self.validation or not due or self.done.validated == self.done.step:
             return
-        score = self._validate(epoch)
+        with self.statistics.averaged(self.snapshots.averages()[0]):
+            score = self.validation.score(self.log, epoch, self.done.step, self._stop_if_asked)
         self.done.validated = self.done.step
         best = score > self.done.best_score
         if best:
             self.done.best_score, self.done.best_step = score, self.done.step
-        self._save(best)
+        self.snapshots.save(self.done, best)
 
     def _report(self, epoch: int, step: int, rate: float, window: _Window) -> None:
         waited, self.loader.waited = self.loader.waited, 0.0
@@ -236,50 +301,6 @@ class _Run:
         )
         self.log.figures(
             self.done.step, loss=sum(terms.values()), lr=rate, samples_per_second=speed, data_share=share, **terms
-        )
-
-    def _validate(self, epoch: int) -> float:
-        several = len(self.validation) > 1
-        scored = []
-        for part in self.validation:
-            found = score_set(self.engine, part, self.config, self.reporter, self._stop_if_terminated)
-            scored.append(found)
-            # A single set keeps the name of its file, which other programs look for.
-            stem = file_name(part.title) if several else part.source.annotations.stem
-            write_results(self.folder / RESULTS / f"keypoints_{stem}.json", found.results)
-            figures = found.scores.figures
-            title = f"{part.title}: " if several else ""
-            shown = " ".join(f"{name.replace(' ', '_')}={value:.4f}" for name, value in figures.items())
-            self.log.line(f"Epoch[{epoch + 1}] Validation {title}{shown} boxes: {found.scores.boxes}")
-            prefix = f"{part.title}/" if several else ""
-            self.log.figures(self.done.step, **{f"{prefix}{name}": value for name, value in figures.items()})
-        score = overall(scored)
-        if several:
-            self.log.line(f"Epoch[{epoch + 1}] Validation mean of the {len(scored)} headline figures: {score:.4f}")
-            self.log.figures(self.done.step, validation=score)
-        with suppress(DataError):  # a damaged picture among the first four must not end a run
-            self.log.picture(
-                self.done.step,
-                "predictions",
-                prediction_grid(self.engine, self.validation[0].boxes.records, _GRID, self.config.data.enlarge),
-            )
-        return score
-
-    def _save(self, best: bool = False) -> None:
-        save_checkpoint(
-            self.folder / CHECKPOINTS,
-            self.done.step,
-            params=get_arrays(self.net),
-            optimizer=self.stepper.optimizer.arrays(),
-            state={
-                "step": self.done.step,
-                "updates": self.stepper.optimizer.updates,
-                "best_score": self.done.best_score,
-                "best_step": self.done.best_step,
-                "validated": self.done.validated,
-            },
-            keep=self.config.train.keep,
-            best=best,
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from msposenet.config import TrainConfig
 from msposenet.errors import CheckpointError
 from msposenet.runtime import mx
+from msposenet.training.schedule import learning_rate
 
 _MOMENTS = ("mean", "variance")
 
@@ -27,6 +30,36 @@ class Adam(mx.optimizer.Adam):
             super().update(index, weight, grad, state)
         finally:
             self.epsilon = published
+
+
+def make_server_updater(settings: Mapping[str, Any]) -> Callable[[int, Any, Any], None]:
+    """What a server of an asynchronous job updates weights with, from a worker's JSON (`server_settings`).
+
+    Every worker's push is an update. A global batch makes as many as there are workers, so each has that share of the
+    rate, and the schedule counts in global batches. A resumed run's moments start anew, its schedule does not.
+    """
+    train = TrainConfig.model_validate(settings["train"])
+    workers, devices = int(settings["workers"]), int(settings["devices"])
+    first, steps = int(settings["step"]), int(settings["steps_per_epoch"])
+
+    class Schedule:
+        base_lr = train.base_lr
+
+        def __call__(self, updates: int) -> float:
+            return learning_rate(first + (updates - 1) // workers, steps, train) / workers
+
+    return mx.optimizer.get_updater(Adam(lr_scheduler=Schedule(), rescale_grad=1 / devices))
+
+
+def server_settings(train: TrainConfig, step: int, steps_per_epoch: int, workers: int, devices: int) -> dict[str, Any]:
+    """The JSON from which `make_server_updater` makes the updater of a run that begins at `step`."""
+    return {
+        "train": train.model_dump(mode="json"),
+        "step": step,
+        "steps_per_epoch": steps_per_epoch,
+        "workers": workers,
+        "devices": devices,  # of each worker: their gradients arrive as a sum
+    }
 
 
 class OptimizerState:

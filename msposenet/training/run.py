@@ -18,7 +18,7 @@ _FIXED = ("model", "codec", "loss", "augmentation", "data.skeleton", "data.input
 _FIXED_ORDER = ("data.pack", "data.share_decode", "data.reduced_decode")
 # What of a training set may change: where its files are, what it is called, how it would be scored.
 _FREE_OF_SOURCE = ("annotations", "images", "name", "detections", "head_sizes", "metric")
-_FIXED_TRAIN = ("train.batch_size", "train.seed", "train.amp")
+_FIXED_TRAIN = ("train.batch_size", "train.seed", "train.amp", "train.batch_norm")
 
 
 def is_run(path: Path) -> bool:
@@ -38,12 +38,12 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
     Raises ConfigError for a non-empty directory without `resume`, or for a change that would make a resumed run
     another experiment; StorageError when the disk is read-only or too small for `bytes_needed`.
     """
-    differences: list[str] = []
+    found: list[str] = []
     if resume:
         if not is_run(folder):
             raise ConfigError(f"{folder}: no run to resume (no {CONFIG}); leave --resume out to start one")
-        differences = _differences(load_config(folder / CONFIG), config)
-        fixed = [line for line in differences if _is_fixed(line)]
+        found = differences(load_config(folder / CONFIG), config)
+        fixed = [line for line in found if _is_fixed(line)]
         if fixed:
             raise ConfigError(f"{folder}: a resumed run cannot change {'; '.join(fixed)}; start a new run")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -52,7 +52,7 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
     (folder / RESULTS).mkdir(exist_ok=True)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     write_text_atomic(folder / CONFIG, config.dump())
-    return differences
+    return found
 
 
 def _is_fixed(difference: str) -> bool:
@@ -62,7 +62,8 @@ def _is_fixed(difference: str) -> bool:
     return key.startswith((*_FIXED, *_FIXED_ORDER, *_FIXED_TRAIN))
 
 
-def _differences(before: Config, after: Config) -> list[str]:
+def differences(before: Config, after: Config) -> list[str]:
+    """What differs, as "key before -> after"."""
     old, new = _flat(yaml.safe_load(before.dump())), _flat(yaml.safe_load(after.dump()))
     return [f"{key} {old.get(key)} -> {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
 

@@ -74,6 +74,20 @@ class RunLog:
         write_text_atomic(self._metrics, "".join(kept))
 
 
+class NoLog:
+    """The log of the workers that keep none: rank 0's is the run's."""
+
+    def line(self, text: str) -> None: ...
+
+    def record(self, text: str) -> None: ...
+
+    def figures(self, step: int, **values: float) -> None: ...
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _board(folder: Path):
     import logging
 

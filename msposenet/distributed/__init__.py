@@ -1,0 +1,1 @@
+"""One training on many machines: roles, the control channel between processes, the exchange of gradients."""

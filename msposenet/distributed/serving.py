@@ -1,0 +1,80 @@
+"""The processes of a job that do not train: ps-lite's servers, which add up gradients, and its scheduler."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msposenet.distributed.hub import Hub
+from msposenet.distributed.member import Member, leave
+from msposenet.distributed.roles import SCHEDULER, WORKER, Place
+
+# The one command that MXNet hands to Python. Its own body for it is a pickled optimizer, which would run whatever is in
+# it; ours is JSON.
+SET_UPDATER = 0
+
+_FAREWELL = 3.0  # seconds the scheduler waits for the servers' farewells
+_TICK = 0.1
+
+Updater = Callable[[int, Any, Any], None]
+
+
+def serve(
+    place: Place, timeout: float, start_timeout: float, make_updater: Callable[[dict], Updater] | None = None
+) -> None:
+    """Be the job's scheduler or one of its servers until the workers have finished.
+
+    Leaves with exit code 75 when the job loses a process, 3 when it diverges. A SIGTERM makes the workers write a
+    checkpoint and end; a second one ends this process at once. make_updater: for servers that update the weights
+    themselves (dist_async), from the JSON that a worker sends.
+    """
+    # Taken by a thread that waits for it: the main one is inside MXNet, where Python handles no signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    job: Hub | Member
+    if place.role == SCHEDULER:
+        job = Hub(place, timeout, start_timeout, on_lost=leave)
+    else:
+        job = Member(place, timeout, start_timeout)
+        job.phase("serving", float("inf"))
+    threading.Thread(target=_await_sigterm, args=(job,), daemon=True).start()
+    _run(make_updater)
+    if isinstance(job, Hub):
+        ends = time.monotonic() + _FAREWELL
+        while not job.quiet and time.monotonic() < ends:
+            time.sleep(_TICK)
+    job.close()
+
+
+def _await_sigterm(job: Hub | Member) -> None:
+    signal.sigwait({signal.SIGTERM})
+    job.ask_to_stop()
+    signal.sigwait({signal.SIGTERM})
+    leave("a second SIGTERM; left at once", 143)
+
+
+def _run(make_updater: Callable[[dict], Updater] | None) -> None:
+    """MXNet's server loop. MXNet would begin it while it is imported, and then end the process."""
+    role = os.environ["DMLC_ROLE"]
+    os.environ["DMLC_ROLE"] = WORKER
+    from msposenet.runtime import mx
+
+    os.environ["DMLC_ROLE"] = role
+    store = mx.kv.create("dist")
+
+    def control(command: int, body: bytes | None, _: object) -> None:
+        if command != SET_UPDATER or make_updater is None:
+            leave(f"command {command} of a worker is unknown here; start all processes with the same msposenet", 2)
+        try:
+            store._set_updater(make_updater(json.loads(body or b"")))
+        except Exception as error:  # it would be lost in MXNet's thread, and every worker would wait for ever
+            leave(f"the server's updater could not be made: {error!r}", 2)
+
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(control)
+    mx.base.check_call(mx.base._LIB.MXKVStoreRunServer(store.handle, callback, None))
+    # The store is freed on leaving this function and not at exit: its last barrier belongs to what is watched.
