@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from msposenet.cores import physical_cores
+
 _REMOVED_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str, "complex": complex}
 
 # In the order in which they must be loaded: each needs the ones before it.
@@ -57,16 +59,7 @@ def use_all_cores() -> None:
 
     Left alone, MXNet 1.9.1 takes half of the logical cores, which halves it on machines without hyper-threads.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(_physical_cores()))
-
-
-def _physical_cores() -> int:
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores = set()
-    for cpu in usable:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
-    return len(cores)
+    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
 
 
 restore_numpy_aliases()

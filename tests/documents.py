@@ -79,6 +79,8 @@ def smaller(arguments: list[str]) -> list[str]:
         return ["--workers", "1", "--samples", "1"]
     if arguments[0] == "pack" and "--verify" not in arguments:
         return ["--workers", "0", "--set", "data.input=[64,64]"]
+    if arguments[0] == "launch":
+        return smaller(arguments[arguments.index("--") + 1 :])
     if arguments[0] != "train":
         return []
     target = Path(arguments[1])
@@ -144,6 +146,7 @@ def run_page(page: str, folder: Path) -> None:
 def inside(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
         patch.setitem(sys.modules, "torch", stand_in_for_torch())
         yield
 
@@ -171,6 +174,11 @@ def stand_in_for_torch() -> types.ModuleType:
 def lay_out(folder: Path) -> None:
     """Small files under all the names that the pages presume."""
     shutil.copytree(PROJECT / "configs", folder / "configs")
+    (folder / "hosts").write_text("127.0.0.1\n")
+    (folder / "bin").mkdir()
+    ssh = folder / "bin" / "ssh"  # to this machine without a server: a real one is asked in test_several_hosts.py
+    ssh.write_text('#!/bin/sh\nwhile [ "$1" = -o ]; do shift 2; done\nshift\nexec sh -c "$*"\n')
+    ssh.chmod(0o755)
     coco = folder / "data" / "coco"
     for split, pictures, seed in (("train", 10, 7), ("val", 4, 8)):
         source = people_set(pictures, seed)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from msposenet.cli import bench, check_data, demo, evaluate, export, pack, predict, summary, train
+from msposenet.cli import bench, check_data, demo, evaluate, export, launch, pack, predict, summary, train
 from msposenet.errors import PoseError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("export")(export.export)
 app.command("check-data")(check_data.check_data)
 app.command("pack")(pack.pack)
 app.command("summary")(summary.summary)
+app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.add_typer(bench.bench, name="bench")
 
 

@@ -142,7 +142,7 @@ class _Run:
         self.loader, self.reporter = loader, reporter
         codec = build_codec(config)
         outputs = net.spec.stages
-        set_batch_norm(net, config.train.batch_norm, devices)
+        set_batch_norm(net, config.train.batch_norm, devices, config.train.amp)
         graph = TrainingGraph(net, codec, config.loss, skeleton, outputs)
         graph.hybridize(static_alloc=True, static_shape=True)
         self.names = loss_names(codec, outputs)
@@ -159,6 +159,7 @@ class _Run:
             group,
             kvstore,
             options.compression,
+            synchronised=options.batch_norm == "sync",
         )
         self.statistics = Statistics(net, devices)
         self.snapshots = Snapshots(folder / CHECKPOINTS, options, net, self.stepper, self.statistics, group)

@@ -13,6 +13,7 @@ from msposenet.distributed.store import GradientExchange
 from msposenet.errors import ConfigError, DivergedError
 from msposenet.runtime import mx
 from msposenet.training.optimizer import Adam, OptimizerState
+from msposenet.training.synchronised import SynchronisedGraph
 
 _ARRAYS = 100  # MXNet 1.9.1 aborts the process when an operator on many arrays is given more than about 200
 
@@ -23,6 +24,8 @@ class Stepper:
     `graph` is a hybridized TrainingGraph whose network lives on all contexts; its loss terms are means over a batch,
     so the average over equal parts is the whole batch's. batch_size: global. kvstore: how gradients are summed
     (`choose_kvstore`), None for one device of one worker. With dist_async the servers update.
+
+    With `synchronised`, batch normalisation sees the whole batch of this process's devices.
 
     `stopping` says after each step whether the job was asked to stop; synchronous workers agree on it.
     """
@@ -38,6 +41,7 @@ class Stepper:
         group: Group | None = None,
         kvstore: str | None = None,
         compression: float | None = None,
+        synchronised: bool = False,
     ) -> None:
         group = group or Alone()
         parts = len(contexts) * group.size
@@ -45,6 +49,7 @@ class Stepper:
             among = f"{len(contexts)} devices" + (f" of each of {group.size} workers" if group.size > 1 else "")
             raise ConfigError(f"train.batch_size {batch_size} does not divide among {among}; make it a multiple")
         self._graph = graph
+        self._synchronised = SynchronisedGraph(graph, contexts) if synchronised else None
         self._contexts = list(contexts)
         self._clip_norm = clip_norm
         self._group = group
@@ -139,6 +144,8 @@ class Stepper:
     def _forward_backward(self, batch: Batch) -> list[mx.nd.NDArray]:
         terms, losses = [], []
         parts = [np.array_split(array, len(self._contexts)) for array in (batch.crops, batch.joints, batch.weights)]
+        if self._synchronised is not None:
+            return self._synchronised(list(zip(*parts)))
         with mx.autograd.record():
             for context, crops, joints, labelled in zip(self._contexts, *parts):
                 arrays = (crops, joints, labelled)
