@@ -149,7 +149,7 @@ def test_a_failing_process_takes_the_others_along():
             assert all("worker 1" in why and "the disk is full" in why for _, why, _ in here.ends)
 
 
-def test_a_sigterm_is_told_to_all_also_before_everybody_came():
+def test_a_sigterm_is_told_to_all_and_ends_a_job_that_has_not_begun():
     with job() as here:
         members = here.all_members()
         here.server_members[0].ask_to_stop()
@@ -159,10 +159,12 @@ def test_a_sigterm_is_told_to_all_also_before_everybody_came():
             time.sleep(0.01)
         assert not here.ends
     with job() as here:
-        here.hub.ask_to_stop()
-        members = here.all_members()
+        threading.Thread(target=here.member, args=("worker", 1), daemon=True).start()
         time.sleep(0.3)
-        assert all(member.stop_requested for member in members)
+        here.hub.ask_to_stop()
+        assert here.over.wait(SLACK)
+        time.sleep(0.3)
+        assert {(who, code) for who, _, code in here.ends} == {("hub", 143), ("worker 1", 143)}
 
 
 def test_no_progress_ends_the_job_and_waiting_for_others_is_no_stall(capfd):

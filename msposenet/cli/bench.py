@@ -1,4 +1,7 @@
-"""`msposenet bench loader`: how fast samples are made on one core, against a plain recipe and the floor."""
+"""`msposenet bench loader`: how fast samples are made on one core, against a plain recipe and the floor.
+
+The other benchmarks of the verb are files of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from msposenet.cli.bench_distributed import distributed
 from msposenet.cli.common import print_json
 
 bench = typer.Typer(no_args_is_help=True, help="Side-by-side figures.")
@@ -15,6 +19,9 @@ bench = typer.Typer(no_args_is_help=True, help="Side-by-side figures.")
 @bench.callback()
 def _bench() -> None:
     """Side-by-side figures, measured by turns in one process."""
+
+
+bench.command("distributed")(distributed)
 
 
 @bench.command("loader")

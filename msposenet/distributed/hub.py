@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from msposenet.distributed import frames
 from msposenet.distributed.roles import SERVER, WORKER, Place
-from msposenet.errors import DivergedError, PeerError
+from msposenet.errors import DivergedError, PeerError, Terminated
 
 Lost = Callable[[str, int], None]
 
@@ -28,7 +28,7 @@ _TICK = 0.1
 _HELLO_LIMIT = 10.0  # seconds a stranger has to say who it is
 _FAREWELL = 1.0  # seconds to tell everybody why the job ends
 
-_RETRY, _DIVERGED = PeerError.exit_code, DivergedError.exit_code
+_RETRY, _DIVERGED, _STOPPED = PeerError.exit_code, DivergedError.exit_code, Terminated.exit_code
 
 
 def beat_interval(timeout: float) -> float:
@@ -69,7 +69,7 @@ class Hub:
         self._place, self._timeout, self._on_lost = place, timeout, on_lost
         self._lock = threading.RLock()
         self._processes: list[_Process] = []
-        self._complete = self._over = self._stopping = False
+        self._complete = self._over = False
         self._ends = time.monotonic() + start_timeout
         self._start_timeout = start_timeout
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -102,10 +102,12 @@ class Hub:
             return all(process.left for process in self._processes)
 
     def ask_to_stop(self) -> None:
-        """Ask all workers to write a checkpoint and leave."""
+        """Ask all workers to write a checkpoint and leave; a job that has not begun has nothing to write."""
         with self._lock:
-            self._stopping = True
-            self._tell_all({"do": "stop"})
+            if self._complete:
+                self._tell_all({"do": "stop"})
+            else:
+                self._fail_later("stopped before all its processes had come", _STOPPED)
 
     def fail(self, why: str, code: int = _RETRY) -> None:
         """End the job."""
@@ -209,8 +211,6 @@ class Hub:
         for process in self._processes:
             process.outbox.put(({"do": "welcome", "rank": process.rank}, b""))
         self._complete = True
-        if self._stopping:
-            self._tell_all({"do": "stop"})
 
     def _handle(self, process: _Process, message: dict[str, Any], data: bytes) -> None:
         kind = message["do"]

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,15 +35,20 @@ def serve(
     checkpoint and end; a second one ends this process at once. make_updater: for servers that update the weights
     themselves (dist_async), from the JSON that a worker sends.
     """
-    # Taken by a thread that waits for it: the main one is inside MXNet, where Python handles no signal.
+    # Taken by a thread that waits for it: the main one is inside MXNet, where Python runs no handler. Threads that are
+    # there already, such as those of NumPy's OpenBLAS, may be given the signal: the C half of a handler rings in any.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    bell, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.detach())  # open until the process ends
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     job: Hub | Member
     if place.role == SCHEDULER:
         job = Hub(place, timeout, start_timeout, on_lost=leave)
     else:
         job = Member(place, timeout, start_timeout)
         job.phase("serving", float("inf"))
-    threading.Thread(target=_await_sigterm, args=(job,), daemon=True).start()
+    threading.Thread(target=_await_sigterm, args=(job, bell), daemon=True).start()
     _run(make_updater)
     if isinstance(job, Hub):
         ends = time.monotonic() + _FAREWELL
@@ -51,11 +57,17 @@ def serve(
     job.close()
 
 
-def _await_sigterm(job: Hub | Member) -> None:
-    signal.sigwait({signal.SIGTERM})
+def _await_sigterm(job: Hub | Member, bell: socket.socket) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _hear_sigterm(bell)
     job.ask_to_stop()
-    signal.sigwait({signal.SIGTERM})
+    _hear_sigterm(bell)
     leave("a second SIGTERM; left at once", 143)
+
+
+def _hear_sigterm(bell: socket.socket) -> None:
+    while bell.recv(1) != bytes([signal.SIGTERM]):
+        continue
 
 
 def _run(make_updater: Callable[[dict], Updater] | None) -> None:

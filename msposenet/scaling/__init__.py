@@ -1,0 +1,1 @@
+"""How a training scales over machines: measured on this one, predicted for others."""
