@@ -24,6 +24,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -46,6 +47,7 @@ LIMIT = STEP_TIMEOUT + 10.0
 SLACK = 20.0  # seconds waited beyond the limit, to see how late it was
 SPARE = 3  # restarts more than deaths: on a busy machine a step may take longer than train.step_timeout
 EPOCHS = 3  # of two steps: no death is to find the training done
+NAMES = {"worker 0", "worker 1", "server 0", "scheduler"}
 LOST, STOPPED, KILLED = 75, 143, -9
 
 
@@ -116,6 +118,9 @@ def judge(job: TrainingJob, attempt: int, harm: dict, gone: float | None) -> tup
     problems = []
     if gone is None or gone > LIMIT:
         problems.append(f"gone after {gone and round(gone, 1)} s")
+    unheard = NAMES - set(codes)
+    if unheard:
+        problems.append(f"nothing was heard of {', '.join(sorted(unheard))}")
     # Who has not come to the control channel yet when somebody dies hears nothing: the launcher ends it.
     early = where(job, attempt) == "start-up" or not any(
         note["attempt"] == attempt and note["moment"] == "start" for note in job.notes("moment")
@@ -127,7 +132,7 @@ def judge(job: TrainingJob, attempt: int, harm: dict, gone: float | None) -> tup
             continue
         if harm["way"] == "term":
             stopped = STOPPED if name.startswith("worker") else 0
-            allowed = {stopped, LOST, KILLED, -15} if early else {stopped}
+            allowed = {stopped, STOPPED, LOST, KILLED, -15} if early else {stopped}
         else:
             allowed = {LOST, KILLED} if early else {LOST}
         if code not in allowed:
@@ -153,6 +158,8 @@ def run_faults(root: Path, config: Path, role: str, way: str, repeats: int, seed
                 death = {"victim": harm["victim"], "at": where(job, attempt), "gone": gone, "codes": codes}
                 report["deaths"].append(death)
                 report["problems"] += [f"attempt {attempt} ({death['victim']}, {death['at']}): {p}" for p in problems]
+            if len(report["deaths"]) < repeats:
+                report["problems"].append(f"{len(report['deaths'])} deaths of {repeats}")
             code = job.end()
             if code:
                 report["problems"].append(f"the job left with code {code}")
@@ -214,6 +221,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for the whole report")
     options = parser.parse_args()
     started = time.monotonic()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # for SIGABRT
     report: dict = {"seed": options.seed, "step_timeout": STEP_TIMEOUT, "patience": PATIENCE}
     with contextlib.ExitStack() as stack:
         root = (options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()

@@ -13,7 +13,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,19 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msposenet.launching.agent import free_ports
+
 TESTS = Path(__file__).resolve().parent
 # One thread a process: sums in the same order everywhere, whatever the machine.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": "1"}
 _LIMIT = 300.0  # seconds for a job
 _FAREWELL = 10.0  # for the rest of a job once one process has ended badly
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass
@@ -47,7 +40,10 @@ class Process:
 
     @property
     def output(self) -> str:
-        return self.said.read_text(errors="replace")
+        try:
+            return self.said.read_text(errors="replace")
+        except FileNotFoundError:  # it has only just been forked
+            return ""
 
     @property
     def code(self) -> int | None:

@@ -160,7 +160,7 @@ def send_a_pickle(folder: str) -> None:
         parameter = mx.gluon.Parameter("weight", shape=(3,))
         parameter.initialize(ctx=mx.cpu())
         try:
-            GradientExchange("dist_sync", [parameter], 1, Alone())
+            GradientExchange("dist_sync", [parameter], Alone())
         except ConfigError as error:
             (Path(folder) / f"rank{group.rank}.txt").write_text(str(error))
             frame = error.__traceback__

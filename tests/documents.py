@@ -112,7 +112,8 @@ def run_command(line: str, place: str) -> None:
     if words[0].startswith("scripts/"):
         script = PROJECT / words[0]
         assert os.access(script, os.X_OK), f"{place}: {script} cannot be executed"
-        subprocess.run(["bash", "-n", str(script)], check=True)
+        checker = [sys.executable, "-m", "py_compile"] if script.suffix == ".py" else ["bash", "-n"]
+        subprocess.run([*checker, str(script)], check=True)
         return
     assert words[0] == "msposenet", f"{place}: no way to run {line!r}"
     arguments = words[1:] + smaller(words[1:])

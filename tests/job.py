@@ -85,6 +85,7 @@ class TrainingJob:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
+            "OPENBLAS_NUM_THREADS": "2",  # NumPy then has threads of its own, which may be given a SIGTERM
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
             MARK: self.mark,
@@ -94,7 +95,6 @@ class TrainingJob:
         launch = [sys.executable, "-m", "msposenet", "launch", "-n", workers, "-s", servers, *options]
         train = ["--", "train", config, "--run", self.run, *words]
         self.lines: list[str] = []
-        self.began = time.time()
         self.process = subprocess.Popen(
             list(map(str, launch + train)),
             env=environment,

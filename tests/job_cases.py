@@ -112,7 +112,7 @@ def a_disk_that_refuses(folder: Path) -> None:
 def a_setting_that_does_not_fit(folder: Path) -> None:
     with TrainingJob(folder, config_in(folder), words=("--set", "train.batch_size=3")) as job:
         final(job, 2, [])
-        assert "error: train.batch_size 3 does not divide among 2 ranks; make it a multiple" in job.told, job.told
+        assert "error: train.batch_size 3 does not divide among 2 workers; make it a multiple" in job.told, job.told
         assert not job.run.exists()
 
 

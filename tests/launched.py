@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Every script starts with this: who it is, and `stay`, which ends for servers and scheduler when the workers are done,
 # as in a real job.
 PREAMBLE = """
-import atexit, json, os, signal, subprocess, sys, time
+import atexit, json, os, resource, signal, subprocess, sys, time
 role = os.environ["DMLC_ROLE"]
 number = int(os.environ.get("DMLC_TASK_ID", "0"))
 attempt = int(os.environ["MSPOSENET_ATTEMPT"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,7 +18,13 @@ from msposenet.data.synthetic import SceneSpec, write_coco
 def people_set(pictures: int = 24, seed: int = 7) -> Path:
     """The annotation file; the pictures lie in ../images."""
     folder = Path(tempfile.mkdtemp(prefix="msposenet-test-"))
+    atexit.register(_remove, folder, os.getpid())
     return write_coco(folder, pictures, seed, SceneSpec(people=(1, 2)))
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked process leaves it to its parent
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def images_of(annotations: Path) -> Path:

@@ -12,8 +12,8 @@ import typer
 from runner import cli_runner
 
 from msposenet.cli.bench_distributed import _launcher_lines, distributed
-from msposenet.scaling import benchmark
 from msposenet.errors import ConfigError, PeerError
+from msposenet.scaling import benchmark
 
 TINY = {"model": {"name": "hrnet_w8_small"}, "data": {"input": [64, 64]}, "train": {"devices": ["cpu"]}}
 
@@ -79,7 +79,7 @@ def run(*arguments):
     [
         (["--workers", "1,x"], "--workers '1,x': write numbers"),
         (["--workers", "3", "--batch", "8"], "a global batch of 8 does not divide among 3 workers"),
-        (["--rate", "10"], "--rate 10 is the links' between --hosts"),
+        (["--rate", "10"], "--rate 10 is that of the links between the hosts of --hostfile"),
         (["--input", "60x64"], "multiples of 32"),
     ],
 )

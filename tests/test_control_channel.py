@@ -219,7 +219,8 @@ def test_a_taken_port_is_named():
 
 PROCESS = """
 import json, os, sys, threading, time
-from msposenet.distributed.member import Member, leave
+from msposenet.distributed.leaving import leave
+from msposenet.distributed.member import Member
 from msposenet.distributed.hub import Hub
 from msposenet.distributed.roles import Place
 role, number, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -272,6 +273,53 @@ def test_losing_any_process_ends_all_the_others(victim, how):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def test_leaving_is_not_held_up_by_a_pipe_that_is_closed_or_full():
+    fill = "os.set_blocking(2, False)\nwhile True:\n try: os.write(2, bytes(4096))\n except BlockingIOError: break\n"
+    for prepare in ("", f"{fill}os.set_blocking(2, True)\n"):
+        code = f"import os\n{prepare}from msposenet.distributed.leaving import leave\nos.read(0, 1)\nleave('gone', 75)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        if not prepare:
+            process.stderr.close()
+        try:
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            assert process.wait(timeout=20) == 75
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_stopped_hub_is_noticed_while_a_member_is_stuck_sending():
+    port = free_port()
+    hub = (
+        "import sys, time\nfrom msposenet.distributed.hub import Hub\nfrom msposenet.distributed.leaving import leave\n"
+        "from msposenet.distributed.roles import Place\n"
+        f"Hub(Place('scheduler', None, 1, 1, '127.0.0.1', 9, {port}, ''), 3.0, 20.0, leave)\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hub], stdout=subprocess.PIPE)
+    told, over = [], threading.Event()
+
+    def on_lost(why: str, code: int) -> None:
+        told.append((why, code))
+        over.set()
+        raise SystemExit
+
+    try:
+        process.stdout.readline()
+        with ThreadPoolExecutor() as pool:
+            server = pool.submit(Member, place("server", 0, 1, 1, port), 30.0, 20.0, lambda why, code: None)
+            member = Member(place("worker", 0, 1, 1, port), 3.0, 20.0, on_lost)
+            server.result()
+        process.send_signal(signal.SIGSTOP)
+        threading.Thread(target=member.gather, args=("statistics", bytes(256 << 20)), daemon=True).start()
+        assert over.wait(20)
+        assert "no sign of life for 3 s" in told[0][0] and told[0][1] == 75
+    finally:
+        process.kill()
+        process.wait()
 
 
 LAUNCHED = {

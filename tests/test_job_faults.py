@@ -14,7 +14,7 @@ import pytest
 from job import STEP_TIMEOUT, TrainingJob
 from job_cases import CASES, config_in, undisturbed
 
-QUICK = ("other_weights_on_a_worker", "a_disk_that_is_full", "workers_with_other_settings")
+QUICK = ("other_weights_on_a_worker", "a_disk_that_is_full")
 LIMIT = STEP_TIMEOUT + 10.0
 
 

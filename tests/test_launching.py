@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typer import Typer
 from msposenet.cli import launch
 from msposenet.cores import physical_cores
 from msposenet.errors import ConfigError
+from msposenet.launching.attempt import Stop
 from msposenet.launching.output import prefixed
 
 # Children like a data loader's: one in the group of its parent, one in a session of its own.
@@ -140,7 +142,9 @@ def test_a_worker_that_is_done_does_not_hurry_the_others():
 
 
 def test_what_servers_do_after_the_workers_is_told_only():
-    ended = run_job("if role != 'worker': stay()\nif role == 'server': time.sleep(0.7); os.abort()")
+    ended = run_job(
+        "if role != 'worker': stay()\nif role == 'server': time.sleep(0.7); resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
+    )
     assert ended.code == 0
     assert "server 0 was ended by SIGABRT, after the workers were done" in ended.told
 
@@ -248,13 +252,27 @@ def test_a_second_interrupt_kills_at_once():
     with Running(STUBBORN + "print('ready')\nstay()", grace=50) as job:
         job.until("ready", times=4)
         job.process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-        job.process.send_signal(signal.SIGINT)  # with the first, as from a wrapper that hands it on: the same one
         job.until("SIGINT: asking")
         time.sleep(0.6)
         assert len(alive(job.mark)) == 12
         job.process.send_signal(signal.SIGINT)
         assert job.end(10) == 143
+
+
+@pytest.mark.parametrize(
+    "asked, at_once",
+    [
+        ([(signal.SIGINT, 0.0)], False),
+        ([(signal.SIGINT, 0.0), (signal.SIGINT, 0.4)], False),  # from a wrapper that hands it on: the same one
+        ([(signal.SIGINT, 0.0), (signal.SIGINT, 0.4), (signal.SIGINT, 0.6)], True),
+        ([(signal.SIGTERM, 0.0), (signal.SIGTERM, 9.0), (signal.SIGINT, 9.9)], False),
+    ],
+)
+def test_only_an_interrupt_after_an_interrupt_kills(asked, at_once):
+    stop = Stop()
+    for number, when in asked:
+        stop.ask(number, when)
+    assert (stop.number, stop.at_once) == (asked[0][0], at_once)
 
 
 def test_a_signal_between_two_attempts_ends_the_job():
@@ -438,6 +456,14 @@ def test_prefixes_are_coloured_by_process_on_a_terminal(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     prefixed(terminal)("worker 2", "plain")
     assert terminal.text.endswith("\n[worker 2] plain\n")
+
+
+def test_a_log_that_is_not_utf8_gets_escapes_and_goes_on():
+    written = io.BytesIO()
+    out = prefixed(io.TextIOWrapper(written, encoding="latin-1"))
+    for line in ("1 → 2 in 5 µs", "\udcff", "end"):
+        out("launch", line)
+    assert written.getvalue() == b"[launch] 1 \\u2192 2 in 5 \xb5s\n[launch] \\udcff\n[launch] end\n"
 
 
 def _command_line(*words: str):

@@ -113,7 +113,7 @@ def test_every_worker_has_a_place(slots, workers):
         (SSH, Host("n1", "10.0.0.1"), [*SSH.split(), "n1"]),
         (SSH, Host("n1", "10.0.0.1", user="ann", port=2222), [*SSH.split(), "-p", "2222", "ann@n1"]),
         ("ssh -i 'my key'", Host("n1", "10.0.0.1"), ["ssh", "-i", "my key", "n1"]),
-        ("/usr/bin/ssh -W x {host}", Host("n1", "10.0.0.1", port=5), ["/usr/bin/ssh", "-W", "x", "n1"]),
+        ("/usr/bin/ssh -p5 ann@{host}", Host("n1", "10.0.0.1"), ["/usr/bin/ssh", "-p5", "ann@n1"]),
     ],
 )
 def test_commands_for_a_remote_shell(ssh, host, before):
@@ -132,6 +132,24 @@ def test_commands_for_srun():
     )
     words = ["srun", "--overlap", "--nodelist=n1", "/a b/python", "-m", "msposenet.launching.agent"]
     assert agent_command(job, job.hosts[0]) == words
+
+
+@pytest.mark.parametrize(
+    "ssh, host, message",
+    [
+        (
+            "srun -w {host}",
+            Host("n1", "10.0.0.1", port=5),
+            r"host n1:5: a command with \{host\} in it is given the name",
+        ),
+        ("ssh {host}", Host("n1", "10.0.0.1", user="ann"), r"host ann@n1: a command with \{host\} in it is given"),
+        ("ssh -i 'my key", Host("n1", "10.0.0.1"), "is no command: No closing quotation"),
+        ("  ", Host("n1", "10.0.0.1"), "ssh is empty"),
+    ],
+)
+def test_remote_shells_that_cannot_be_used(ssh, host, message):
+    with pytest.raises(ConfigError, match=message):
+        Job(["x"], 1, 1, hosts=(host,), ssh=ssh)
 
 
 @pytest.fixture
@@ -204,7 +222,8 @@ def test_a_starter_that_takes_words(tmp_path):
     starter.write_text('#!/bin/sh\necho "$1" >> "$0.log"; shift\nexec "$@"\n')
     starter.chmod(0o755)
     template = f"{shlex.quote(str(starter))} --nodelist={{host}}"
-    ended = run_job("if role != 'worker': stay()", hosts=SEVERAL, ssh=template, python=str(python))
+    hosts = [Host(host.name, host.address) for host in SEVERAL]
+    ended = run_job("if role != 'worker': stay()", hosts=hosts, ssh=template, python=str(python))
     assert ended.code == 0
     log = Path(f"{starter}.log").read_text().splitlines()
     assert sorted(log) == ["--nodelist=127.0.0.1", "--nodelist=127.0.0.2"]
@@ -269,6 +288,15 @@ def test_a_host_that_hangs_is_an_error_at_the_start(tmp_path):
     with pytest.raises(PeerError, match=r"127.0.0.1 does not answer"):
         run_job("stay()", hosts=SEVERAL, ssh=str(hanging), connect_wait=0.5)
     assert time.monotonic() - start < 8
+
+
+def test_a_host_may_take_longer_to_be_reached_than_it_may_be_silent(tmp_path):
+    slow = tmp_path / "ssh"
+    slow.write_text('#!/bin/sh\nshift\nsleep 4\nexec sh -c "$*"\n')
+    slow.chmod(0o755)
+    ended = run_job("if role != 'worker': stay()", **_options(slow, hosts=SEVERAL[:1], silence=3))
+    assert ended.code == 0
+    assert "does not answer" not in ended.told
 
 
 @pytest.mark.parametrize(

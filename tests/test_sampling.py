@@ -48,7 +48,7 @@ def test_every_sample_has_its_own_stream():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ConfigError, match="does not divide among 3 ranks"):
+    with pytest.raises(ConfigError, match="does not divide among 3 workers"):
         rank_share(np.arange(8), 0, 3)
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msposenet.scaling import benchmark
 from msposenet.distributed.group import Alone
+from msposenet.models.summary import summarise
+from msposenet.models.zoo import get_model
+from msposenet.scaling import benchmark
 from msposenet.scaling.keys import BOUND, BUCKET, Exchange, imbalance, place, plan_keys
 from msposenet.scaling.layers import layers_of
 from msposenet.scaling.prediction import GIGABIT, Machines, Scaling, advice, fewest_servers
 from msposenet.scaling.throughput import Cluster, Compute, Costs, Layer, predict, ready_times
-from msposenet.models.summary import summarise
-from msposenet.models.zoo import get_model
 
 FREE = Costs(0.0, 0.0, 0.0, 0.0, 0.0)
 NOTHING = Compute(0.0, 0.0)
@@ -57,7 +57,7 @@ def test_keys_are_those_of_the_gradient_exchange(name):
     for parameter, layer in zip(parameters, layers):
         parameter.shape = tuple(size or 1 for size in parameter.shape)
         assert int(np.prod(parameter.shape)) == layer.size, parameter.name
-    exchange = GradientExchange("device", parameters, 1, Alone())
+    exchange = GradientExchange("device", parameters, Alone())
     assert [key.size for key in plan_keys([layer.size for layer in layers], 4, Exchange())] == exchange.sizes
 
 

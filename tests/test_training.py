@@ -22,6 +22,7 @@ from msposenet.runtime import mx
 from msposenet.skeletons import COCO_17
 from msposenet.training.checkpoint import checkpoint_steps, fingerprint, load_checkpoint
 from msposenet.training.loop import train
+from msposenet.training.run import with_skeleton
 from msposenet.weights.files import read_weights
 
 EVERY_STEP = {"epochs": 2, "batch_size": 8, "lr_drops": [1], "log_every": 2, "validate_every": 0, "checkpoint_steps": 1}
@@ -249,6 +250,27 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
     (folder / "checkpoints").mkdir()
     train(tiny_config(train={**EVERY_STEP, "epochs": 1}), folder, resume=True)
     assert "starting at step 0" in (folder / "log.txt").read_text() and final(folder).step == 3
+
+
+def test_a_run_lost_before_or_in_its_first_save_begins_once_more_from_the_same_weights(whole, tmp_path):
+    """What a kill leaves at each of those moments, gone on with as a launcher or a queue does."""
+    settings = tiny_config(train={**EVERY_STEP, "epochs": 1, "base_lr": 1e-9})
+    for moment in ("before config.yaml", "before the first save", "in the first save"):
+        folder = tmp_path / moment
+        (folder / "checkpoints" / ".tmp-step_00000001-1-abc").mkdir(parents=True)
+        if moment == "before config.yaml":
+            shutil.rmtree(folder / "checkpoints")
+            (folder / ".tmp-1-abc").write_bytes(b"")
+        else:
+            (folder / "config.yaml").write_text(with_skeleton(settings, COCO_17).dump())
+        if moment == "before the first save":
+            shutil.rmtree(folder / "checkpoints" / ".tmp-step_00000001-1-abc")
+        train(settings, folder, init_from=whole, auto_resume=True)
+        start, end = final(whole).params, final(folder).params
+        moved = max(float(np.abs(end[name] - start[name]).max()) for name in start if "running" not in name)
+        assert moved < 1e-6, moment
+        assert "loaded" in (folder / "log.txt").read_text(), moment
+    train(settings, folder, init_from=tmp_path / "not-there", auto_resume=True)  # it has its weights: not read
 
 
 def test_stage_and_joint_weights_scale_their_terms(tmp_path):

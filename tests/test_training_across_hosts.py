@@ -15,8 +15,8 @@ from several_hosts import Network, network
 
 from msposenet.training.checkpoint import fingerprint, load_checkpoint
 
-STEP_TIMEOUT = 8.0
-SILENCE = 20.0  # of the launcher: long enough for the training to have ended by itself
+STEP_TIMEOUT = 20.0  # a step on a busy machine takes seconds
+SILENCE = 32.0  # of the launcher: long enough for the training to have ended by itself
 EPOCHS, BATCH = 3, 8
 # At this rate the gradients of a step take over a second, so there is time to pull a plug amid a run.
 SLOW_MBIT = 40

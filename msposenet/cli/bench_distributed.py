@@ -11,7 +11,7 @@ from typing import Any, Optional
 import typer
 
 from msposenet.cli.common import parse_size, print_json
-from msposenet.errors import ConfigError
+from msposenet.errors import ConfigError, Terminated
 
 _RATES = (10.0, 25.0, 100.0)
 _SERVERS = (1, 2, 3, 4)  # a worker
@@ -33,9 +33,11 @@ def distributed(
     servers: int = typer.Option(0, min=0, help="Servers of a job; 0: as many as workers."),
     steps: int = typer.Option(3, min=1, help="Steps that are timed together."),
     rounds: int = typer.Option(5, min=1, help="Times each figure is taken, by turns; medians are printed."),
-    hosts: Optional[Path] = typer.Option(None, help="Host file of `msposenet launch`; without it, this machine."),
+    hosts: Optional[Path] = typer.Option(
+        None, "-H", "--hostfile", help="Host file of `msposenet launch`; without it, this machine."
+    ),
     ssh: Optional[str] = typer.Option(None, help="Command that reaches a host, as for `msposenet launch`."),
-    rate: Optional[float] = typer.Option(None, help="With --hosts: Gbit/s of a host's link, to predict the steps."),
+    rate: Optional[float] = typer.Option(None, help="With --hostfile: Gbit/s of a host's link, to predict the steps."),
     delay: float = typer.Option(0.0, min=0, help="With --rate: milliseconds one way."),
     one_machine: bool = typer.Option(False, help="With --rate: the hosts are namespaces of this machine."),
     predict_only: bool = typer.Option(False, "--predict-only", help="Measure no training, only what the model needs."),
@@ -60,7 +62,9 @@ def distributed(
 
     counts = _numbers(workers)
     if rate is not None and (hosts is None or rate <= 0):
-        raise ConfigError(f"--rate {rate:g} is the links' between --hosts, in Gbit/s above 0; give both")
+        raise ConfigError(
+            f"--rate {rate:g} is that of the links between the hosts of --hostfile, in Gbit/s above 0; give both"
+        )
     if config is None:
         height, width = parse_size(input_size)
         content = {"model": {"name": model}, "data": {"input": [height, width]}, "train": {"batch_size": batch}}
@@ -166,7 +170,11 @@ def _launcher_lines(
     ssh: Optional[str] = None,
     python: str = sys.executable,
 ) -> list[str]:
-    """The lines that all processes of a job wrote; it is started once. python: runs the agents."""
+    """The lines that all processes of a job wrote; it is started once. python: runs the agents.
+
+    Raises Terminated when a signal ended it.
+    """
+    from msposenet.launching.attempt import STOPPED
     from msposenet.launching.job import SSH, Job
     from msposenet.launching.supervisor import supervise
 
@@ -181,8 +189,10 @@ def _launcher_lines(
         ssh=ssh or SSH,
         resume_flag="",
         max_restarts=0,
+        grace=1.0,  # there is no checkpoint to wait for
     )
-    supervise(job, lambda name, line: lines.append(line))
+    if supervise(job, lambda name, line: lines.append(line)) == STOPPED:
+        raise Terminated("stopped by a signal before all was measured")
     return lines
 
 

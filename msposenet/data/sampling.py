@@ -133,6 +133,6 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 def rank_share(batch: np.ndarray, rank: int, ranks: int) -> np.ndarray:
     """The contiguous part of a global batch that one of `ranks` works on."""
     if len(batch) % ranks:
-        raise ConfigError(f"train.batch_size {len(batch)} does not divide among {ranks} ranks; make it a multiple")
+        raise ConfigError(f"train.batch_size {len(batch)} does not divide among {ranks} workers; make it a multiple")
     size = len(batch) // ranks
     return batch[rank * size : (rank + 1) * size]

@@ -83,7 +83,8 @@ def _entry(entry: Any) -> tuple[str, np.dtype, tuple[int, ...]]:
         isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
     ):
         _refuse(f"{name!r} has shape {shape!r}")
-    if max(shape, default=0) > 2**31:
+    # The product is NumPy's own limit, also when one side is 0.
+    if max(shape, default=0) > 2**31 or math.prod(max(n, 1) for n in shape) * dtype.itemsize > 2**62:
         _refuse(f"{name!r} has shape {shape!r}")
     return name, dtype, tuple(shape)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 _LENGTHS = struct.Struct("!IQ")  # of the JSON object, of the bytes behind it
@@ -27,21 +28,23 @@ def send(connection: socket.socket, message: dict[str, Any], data: bytes = b"") 
         raise Broken(str(error)) from None
 
 
-def receive(connection: socket.socket, most: int = _MOST_BYTES) -> tuple[dict[str, Any], bytes]:
-    """The next message, with at most `most` bytes behind it. Raises Broken."""
-    lengths = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
+def receive(
+    connection: socket.socket, most: int = _MOST_BYTES, heard: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Any], bytes]:
+    """The next message, with at most `most` bytes behind it; `heard` is called as parts of it come. Raises Broken."""
+    lengths = _LENGTHS.unpack(_read(connection, _LENGTHS.size, heard))
     if lengths[0] > _MOST_JSON or lengths[1] > most:
         raise Broken("what came is no message of a training")
     try:
-        message = json.loads(bytes(_read(connection, lengths[0])))
+        message = json.loads(bytes(_read(connection, lengths[0], heard)))
     except (ValueError, RecursionError):
         raise Broken("what came is no message of a training") from None
     if not isinstance(message, dict):
         raise Broken("what came is no message of a training")
-    return message, bytes(_read(connection, lengths[1]))
+    return message, bytes(_read(connection, lengths[1], heard))
 
 
-def _read(connection: socket.socket, count: int) -> bytearray:
+def _read(connection: socket.socket, count: int, heard: Callable[[], None]) -> bytearray:
     data = bytearray(count)
     rest = memoryview(data)
     while rest:
@@ -51,5 +54,6 @@ def _read(connection: socket.socket, count: int) -> bytearray:
             raise Broken(str(error)) from None
         if not got:
             raise Broken("the connection was closed")
+        heard()
         rest = rest[got:]
     return data

@@ -51,6 +51,10 @@ class _Process:
     outbox: queue.Queue = field(default_factory=queue.Queue)
     asked: deque = field(default_factory=deque)  # collectives begun and not yet answered
 
+    def hear(self) -> None:
+        """A sign of life."""
+        self.heard = time.monotonic()
+
     @property
     def title(self) -> str:
         number = self.rank if self.rank is not None else self.number
@@ -144,7 +148,10 @@ class Hub:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return
+                if self._over:
+                    return
+                time.sleep(_TICK)  # out of descriptors, or a caller that hung up: others may still come
+                continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -159,9 +166,8 @@ class Hub:
         threading.Thread(target=_write, args=(process,), daemon=True).start()
         try:
             while not process.left:
-                message, data = frames.receive(connection)
+                message, data = frames.receive(connection, heard=process.hear)
                 with self._lock:
-                    process.heard = time.monotonic()
                     self._handle(process, message, data)
         except frames.Broken as error:
             with self._lock:
@@ -219,6 +225,8 @@ class Hub:
         elif kind == "bye":
             process.left = True
             process.outbox.put(None)
+            if any(worker.asked for worker in self._workers()):
+                self._fail_later(f"{process.title} has left while others wait for it", _DIVERGED)
             if self.finished:
                 self._tell_all({"do": "finished"})  # the servers: from here on nobody's leaving is a loss
         elif kind == "stop":

@@ -9,24 +9,19 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Optional
 
 from msposenet.distributed import frames
 from msposenet.distributed.hub import Lost, beat_interval
+from msposenet.distributed.leaving import leave
 from msposenet.distributed.roles import Place
 from msposenet.errors import PeerError
 
 _TICK = 0.1
 _CONNECT_PAUSE = 0.2
 _CONNECT_LIMIT = 10.0
-
-
-def leave(why: str, code: int) -> None:
-    """End this process now, with a sentence. A blocked MXNet call could not be woken, so nothing is cleaned up."""
-    sentence = f"error: {why}\n".encode(errors="backslashreplace")
-    while sentence:
-        sentence = sentence[os.write(2, sentence) :]
-    os._exit(code)
+_FAREWELL = 1.0  # seconds for a last message
 
 
 class Member:
@@ -44,6 +39,7 @@ class Member:
         self._closing = False
         self._stop_asked = self._stop_sent = False
         self.stop_requested = False
+        self.finished = False  # whether all workers said farewell
         self.launched = True
         self.size = place.workers
         self._heard = time.monotonic()
@@ -53,7 +49,7 @@ class Member:
         os.register_at_fork(after_in_child=self._connection.close)
         hello = {"do": "hello", "role": place.role, "number": place.number, "host": place.host or socket.gethostname()}
         self._send({**hello, "workers": place.workers, "servers": place.servers, "attempt": place.attempt})
-        for work in (self._listen, self._beat):
+        for work in (self._listen, self._watch, self._beat):
             threading.Thread(target=work, daemon=True).start()
         try:
             welcome = self._inbox.get(timeout=start_timeout)[0]
@@ -89,20 +85,19 @@ class Member:
 
     def fail(self, why: str, code: int) -> None:
         """Tell the job that this process ends, and why."""
-        self._closing = True
-        try:
-            self._send({"do": "fail", "why": why, "code": code})
-        except PeerError:
-            return
+        self._farewell({"do": "fail", "why": why, "code": code})
 
     def close(self) -> None:
         """Say farewell: from here on this process may end without ending the job."""
+        self._farewell({"do": "bye"})
+
+    def _farewell(self, message: dict[str, Any]) -> None:
         self._closing = True
-        self._deadline = float("inf")
-        try:
-            self._send({"do": "bye"})
-        except PeerError:
+        # Whoever sends now may be stuck for good; the connection's end tells the hub as well.
+        if not self._sending.acquire(timeout=_FAREWELL):
             return
+        with suppress(frames.Broken):
+            frames.send(self._connection, message)
 
     def _wait(self, what: str) -> tuple[dict[str, Any], bytes]:
         """The hub's answer. Waiting has no limit of its own: whoever keeps the others waiting has one."""
@@ -124,13 +119,12 @@ class Member:
     def _listen(self) -> None:
         try:
             while True:
-                message, data = frames.receive(self._connection)
-                self._heard = time.monotonic()
+                message, data = frames.receive(self._connection, heard=self._hear)
                 kind = message.get("do")
                 if kind == "stop":
                     self.stop_requested = True
                 elif kind == "finished":
-                    self._closing = True
+                    self._closing = self.finished = True
                 elif kind == "abort":
                     if not self._closing:
                         self._on_lost(f"the job ends: {message['why']}", int(message["code"]))
@@ -140,13 +134,16 @@ class Member:
             if not self._closing:
                 self._lost(str(error))
 
+    def _hear(self) -> None:
+        self._heard = time.monotonic()
+
     def _lost(self, error: str) -> None:
         self._on_lost(
             f"the scheduler's process is lost ({error}); this process was in {self._phase!r}", PeerError.exit_code
         )
 
-    def _beat(self) -> None:
-        told = 0.0
+    def _watch(self) -> None:
+        """Looks on and sends nothing: a send may be what is stuck."""
         while not self._closing:
             time.sleep(_TICK)
             now = time.monotonic()
@@ -154,20 +151,24 @@ class Member:
                 self._stalled()
             if now - self._heard > self._timeout:
                 self._lost(f"no sign of life for {self._timeout:g} s")
-            try:
+
+    def _beat(self) -> None:
+        told = 0.0
+        with suppress(PeerError):
+            while not self._closing:
+                time.sleep(_TICK)
                 if self._stop_asked and not self._stop_sent:
                     self._stop_sent = True
                     self._send({"do": "stop"})
-                if now - told >= beat_interval(self._timeout):
-                    told = now
+                if time.monotonic() - told >= beat_interval(self._timeout):
+                    told = time.monotonic()
                     self._send({"do": "beat", "phase": self._phase})
-            except PeerError:
-                return
 
     def _stalled(self) -> None:
         why = f"no progress for {self._limit:g} s in {self._phase!r}"
-        faulthandler.dump_traceback(file=sys.__stderr__)  # where every thread stands
         self.fail(why, PeerError.exit_code)
+        with suppress(Exception):
+            faulthandler.dump_traceback(file=sys.__stderr__)  # where every thread stands
         self._on_lost(f"{self._place.title}: {why}", PeerError.exit_code)
 
 

@@ -82,6 +82,6 @@ def _own_number(environ: Mapping[str, str], role: str, workers: int) -> int | No
 
 def _number(environ: Mapping[str, str], name: str, least: int, most: int) -> int:
     text = environ.get(name, "")
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise ConfigError(f"{name} is {text!r}: a launcher sets it to a number from {least} to {most}")
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
+        raise ConfigError(f"{name} is {text[:80]!r}: a launcher sets it to a number from {least} to {most}")
     return int(text)

@@ -78,18 +78,17 @@ class GradientExchange:
 
     kind: device, local or nccl over the devices of one process; dist_sync, dist_device_sync or dist_async over a job's
     workers. compression: threshold of 2-bit gradient compression, dist_sync and dist_device_sync only. Raises
-    ConfigError for what MXNet cannot do. The sums have to be divided by `parts`, which happens once, in the update.
+    ConfigError for what MXNet cannot do. Sums are not divided here: that happens once, in the update.
     """
 
     def __init__(
         self,
         kind: str,
         parameters: Sequence[mx.gluon.Parameter],
-        devices: int,
         group: Group,
         compression: Optional[float] = None,
     ) -> None:
-        self.kind, self.parts = kind, devices * group.size
+        self.kind = kind
         self.asynchronous = kind == "dist_async"
         self._parameters = list(parameters)
         self._store = _create(kind, group)
@@ -171,14 +170,12 @@ class GradientExchange:
 
 
 def _create(kind: str, group: Group) -> mx.kv.KVStore:
-    if kind in DISTRIBUTED:
-        group.phase("meeting the servers", None)
     try:
         store = mx.kv.create(kind)
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ConfigError(
-            f"train.kvstore: this MXNet cannot make {kind!r} ({reason}); nccl needs a GPU build, use device"
+            f"train.kvstore: this MXNet cannot make {kind!r} ({reason}); nccl needs a GPU build"
         ) from None
     if kind in DISTRIBUTED and store.num_workers != group.size:
         # A store without its launcher quietly believes to be alone.

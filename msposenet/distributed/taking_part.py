@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from msposenet.distributed.group import Group
+from msposenet.distributed.leaving import die, leave, leave_within
 from msposenet.distributed.member import Member
 from msposenet.distributed.roles import WORKER, Place
 from msposenet.distributed.serving import serve
-from msposenet.errors import PoseError, Terminated
-
-_CRASH, _INTERRUPTED = 1, 130
+from msposenet.errors import Terminated
 
 
 def take_part(
@@ -27,13 +23,16 @@ def take_part(
 ) -> None:
     """Do this process's part of a job: a worker's is `work`, the others serve until the workers have finished.
 
-    Returns after a clean end; raises Terminated after a SIGTERM was answered with a checkpoint. Whatever else ends
-    `work` ends the whole job and this process at once: MXNet's exit would wait for ever for workers that wait for this
-    one. Exit codes: the error's own here, 75 (3 for divergence) for the others.
+    Returns after a clean end; raises Terminated when `work` answered a SIGTERM. Whatever else ends `work` ends the
+    whole job and this process at once: MXNet's exit would wait for ever for workers that wait for this one. Exit codes:
+    the error's own here, 75 (3 for divergence) for the others. A process that has not left `timeout` seconds after its
+    farewell is ended by the kernel.
     """
     if place.role != WORKER:
         serve(place, timeout, start_timeout, make_updater)
+        leave_within(timeout)
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: leave("SIGTERM before the job began", Terminated.exit_code))
     member = Member(place, timeout, start_timeout)
     # From here on, not only while training: the job is stopped in order, also by a process that still reads its data.
     signal.signal(signal.SIGTERM, lambda number, frame: member.ask_to_stop())
@@ -41,25 +40,9 @@ def take_part(
         work(member)
     except Terminated:
         member.close()
+        leave_within(timeout)
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt are deaths to the job like any other
-        code = _exit_code(error)
-        if isinstance(error, PoseError):
-            sys.stderr.write(f"error: {error}\n")
-        elif not isinstance(error, SystemExit):
-            traceback.print_exc()
-        member.fail(str(error) or repr(error), code)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        die(error, member.fail)
     member.close()
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, PoseError):
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return _INTERRUPTED
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return _CRASH
+    leave_within(timeout)

@@ -31,12 +31,15 @@ class Stop:
         self.at_once = False
         self._interrupted: Optional[float] = None
 
-    def ask(self, number: int) -> None:
-        """A second SIGINT kills. One that comes with the first (from a wrapper that hands it on) is the same one."""
-        now = time.monotonic()
+    def ask(self, number: int, now: Optional[float] = None) -> None:
+        """A second SIGINT kills. One that comes with the first (from a wrapper that hands it on) is the same one.
+
+        now: time.monotonic() of the signal.
+        """
+        now = time.monotonic() if now is None else now
         if number == signal.SIGINT:
             self.at_once = self.at_once or (self._interrupted is not None and now - self._interrupted > 0.5)
-            self._interrupted = self._interrupted or now
+            self._interrupted = now if self._interrupted is None else self._interrupted
         self.number = self.number or number
 
 

@@ -38,7 +38,7 @@ class Job:
     resume_flag: str = "--auto-resume"  # added to the command when it is started again; empty: nothing is
     max_restarts: int = 3
     grace: float = 60.0  # to write a checkpoint after SIGTERM
-    drain: float = 10.0  # for the others to leave by themselves when a process is lost
+    drain: float = 5.0  # for the others to leave by themselves when a process is lost
     settle: float = 10.0  # for servers and scheduler to leave when the workers are done
     silence: float = 20.0  # after which a host that says nothing is lost, and a host that hears nothing gives up
     connect_wait: float = 40.0  # for an agent to be ready
@@ -52,11 +52,27 @@ class Job:
         for name, least in (("workers", 1), ("servers", 1), ("max_restarts", 0), ("gpus_per_worker", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"a job with {name} = {getattr(self, name)}: give {least} or more")
+        self._check_ssh()
         for name, value in self.env.items():
             if not _NAME.fullmatch(name) or "\0" in value:
                 raise ConfigError(f"{name!r} cannot be the name of an environment variable with value {value!r}")
             if name in OWN or (name == "CUDA_VISIBLE_DEVICES" and self.gpus_per_worker):
                 raise ConfigError(f"{name} is set for each process by the launcher: leave it out of the environment")
+
+    def _check_ssh(self) -> None:
+        try:
+            words = shlex.split(self.ssh)
+        except ValueError as error:
+            raise ConfigError(f"ssh = {self.ssh!r} is no command: {error}") from None
+        if not words:
+            raise ConfigError("ssh is empty: give the command that reaches a host")
+        for host in self.hosts if _places_host(words) else ():
+            if host.user or host.port is not None:
+                written = f"{host.destination}:{host.port}" if host.port is not None else host.destination
+                raise ConfigError(
+                    f"host {written}: a command with {{host}} in it is given the name alone, {host.name}; leave user "
+                    "and port out of the host file and name them in the command if need be"
+                )
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,7 @@ def agent_command(job: Job, host: Host) -> list[str]:
     if not job.hosts:
         return agent
     words = shlex.split(job.ssh)
-    placed = any("{host}" in word for word in words)
+    placed = _places_host(words)
     words = [word.replace("{host}", host.name) for word in words]
     # ssh joins its words with blanks for the shell of the other side; srun and its like start what they are given.
     if placed and PurePosixPath(words[0]).name != "ssh":
@@ -153,6 +169,10 @@ def agent_command(job: Job, host: Host) -> list[str]:
         words += ["-p", str(host.port)] if host.port is not None else []
         words.append(host.destination)
     return [*words, f"cd {shlex.quote(folder(job))} && exec {shlex.join(agent)}"]
+
+
+def _places_host(words: Sequence[str]) -> bool:
+    return any("{host}" in word for word in words)
 
 
 def folder(job: Job) -> str:

@@ -39,6 +39,7 @@ class Link:
         self._lines = lines
         self._words: deque[str] = deque(maxlen=_KEPT)
         self._reading = True
+        self._met = False  # the agent has said something
         self._heard = time.monotonic()
         self._writing = threading.Lock()
         # A session of its own: Ctrl-C is the supervisor's to answer, and reaches nobody else.
@@ -70,8 +71,8 @@ class Link:
                 self._writing.release()
 
     def check(self, silence: float) -> None:
-        """Give the host up when it said nothing for `silence` seconds."""
-        if self._reading and self.code is None and time.monotonic() - self._heard > silence:
+        """Give the host up when it said nothing for `silence` seconds; before its first word, somebody else waits."""
+        if self._met and self._reading and self.code is None and time.monotonic() - self._heard > silence:
             self.cut(f"host {self.host} does not answer (no word for {silence:g} s)")
 
     def forgive(self) -> None:
@@ -129,6 +130,7 @@ class Link:
             # A remote shell may greet before the agent speaks.
             self._words.append(line.decode("utf-8", "replace").strip())
             return
+        self._met = True
         if kind == "lines":
             self._lines(answer["name"], answer["lines"])
         elif kind != "pong":

@@ -80,6 +80,7 @@ def prefixed(stream: TextIO) -> Out:
     """An `Out` that writes `[worker 0] line`, coloured by process on a terminal; a closed stream is left alone."""
     coloured = stream.isatty() and "NO_COLOR" not in os.environ
     colours: dict[str, int] = {}
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     gone = False
 
     def out(name: str, line: str) -> None:
@@ -90,8 +91,10 @@ def prefixed(stream: TextIO) -> Out:
             prefix = f"\033[{colour}m{prefix}\033[0m"
         if gone:
             return
+        # A terminal or log that is not UTF-8 gets an escape for what it cannot show.
+        text = f"{prefix} {line}\n".encode(encoding, "backslashreplace").decode(encoding)
         try:
-            stream.write(f"{prefix} {line}\n")
+            stream.write(text)
             stream.flush()
         except (OSError, ValueError):
             # The reader of the log left or its terminal was closed: no reason to end the training.

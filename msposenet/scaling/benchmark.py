@@ -144,7 +144,6 @@ def train(
     rounds: int = 5,
     steps: int = 3,
     compression: float | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> list[Trained]:
     """Run a job that trains on crops in memory. parts: samples of a worker, by what they stand for."""
     spec = {
@@ -155,7 +154,7 @@ def train(
         "steps": steps,
         "compression": compression,
     }
-    found, _ = _measured(launch, spec, workers, servers, environment or {})
+    found, _ = _measured(launch, spec, workers, servers, {})
     results = []
     for part in parts:
         seconds = {name: statistics.median(values) for name, values in found[part]["seconds"].items()}

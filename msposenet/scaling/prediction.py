@@ -81,9 +81,6 @@ class Scaling:
                     for count in servers:
                         yield self.row(gigabits, count, Exchange(compression=compression, overlap=overlap))
 
-    def bounds(self, gigabits: float, servers: int, bounds: Sequence[int], overlap: bool = False) -> list[Row]:
-        return [self.row(gigabits, servers, Exchange(bound=bound, overlap=overlap)) for bound in bounds]
-
 
 def fewest_servers(rows: Sequence[Row]) -> Row:
     """The fewest servers whose step is as short as the shortest, as near as makes no difference."""

@@ -74,10 +74,9 @@ class Turns:
 
 
 class Process:
-    """Does one job at a time, each on a core of its machine. `busy`: seconds it has worked."""
+    """Does one job at a time, each on a core of its machine."""
 
     def __init__(self, cores: Cores) -> None:
-        self.busy = 0.0
         self._cores = cores
         self._jobs = Turns()
         self._active = False
@@ -90,7 +89,6 @@ class Process:
 
     def work(self) -> None:
         seconds, then = self._jobs.next()
-        self.busy += seconds
         clock = self._cores.clock
         clock.at(clock.now + seconds, lambda: self._finish(then))
 
@@ -103,10 +101,9 @@ class Process:
 
 
 class Link:
-    """One direction of a host's link; connections (lanes) take turns. `busy`: seconds it has carried something."""
+    """One direction of a host's link; connections (lanes) take turns."""
 
     def __init__(self, clock: Clock, rate: float) -> None:
-        self.busy = 0.0
         self._clock, self._rate = clock, rate
         self._jobs = Turns()
         self._active = False
@@ -125,7 +122,6 @@ class Link:
         if not self._active:
             return
         seconds, begins = self._jobs.next()
-        self.busy += seconds
         begins()
         self._clock.at(self._clock.now + seconds, self._next)
 
@@ -136,5 +132,4 @@ class Link:
         """
         seconds = size / self._rate
         self._free = max(max(self._clock.now, self._free) + seconds, earliest)
-        self.busy += seconds
         return self._free

@@ -94,7 +94,7 @@ class Step:
     """A predicted step, in seconds.
 
     exchange: what the exchange takes by itself; exposed: by how much it lengthens the step. pushed, pulled: bytes of a
-    worker. imbalance: the most loaded server's bytes over the mean. busiest_*: shares of the step.
+    worker. imbalance: the most loaded server's bytes over the mean.
     """
 
     seconds: float
@@ -105,8 +105,6 @@ class Step:
     pulled: int
     keys: int
     imbalance: float
-    busiest_link: float
-    busiest_server: float
 
     @property
     def share(self) -> float:
@@ -125,8 +123,7 @@ def predict(
     ready = ready_times(layers, keys, compute) if exchange.overlap else [begin] * len(keys)
     nothing = _Job(cluster, costs, exchange, compute).run([], [begin])
     alone = _Job(cluster, costs, exchange, compute).run(keys, [])
-    job = _Job(cluster, costs, exchange, compute)
-    seconds = job.run(keys, ready) + compute.update
+    seconds = _Job(cluster, costs, exchange, compute).run(keys, ready) + compute.update
     return Step(
         seconds=seconds,
         compute=nothing + compute.update,
@@ -136,8 +133,6 @@ def predict(
         pulled=sum(sizes) * VALUE,
         keys=len(keys),
         imbalance=imbalance(keys, cluster.servers),
-        busiest_link=max((link.busy for link in job.links), default=0.0) / max(seconds, _INSTANT),
-        busiest_server=max(server.busy for server in job.servers) / max(seconds, _INSTANT),
     )
 
 

@@ -24,7 +24,7 @@ from msposenet.models.initialise import initialise
 from msposenet.models.normalisation import set_batch_norm
 from msposenet.progress import Reporter
 from msposenet.runtime import mx
-from msposenet.training.checkpoint import load_checkpoint
+from msposenet.training.checkpoint import checkpoint_steps, load_checkpoint
 from msposenet.training.graph import TrainingGraph, loss_names
 from msposenet.training.optimizer import server_settings
 from msposenet.training.run import CHECKPOINTS, RESULTS, is_run, open_run, with_skeleton
@@ -33,7 +33,7 @@ from msposenet.training.schedule import learning_rate
 from msposenet.training.snapshots import Progress, Snapshots
 from msposenet.training.statistics import Statistics
 from msposenet.training.step import Stepper
-from msposenet.training.together import Start, agree_on_settings, share_start
+from msposenet.training.together import Start, agree_on_devices, agree_on_settings, share_start
 from msposenet.training.validation import Validation
 from msposenet.weights import get_arrays
 from msposenet.weights.files import load_weights
@@ -52,28 +52,31 @@ def train(
 ) -> Path:
     """Train as `config` says in the run directory `folder`; returns `folder`.
 
-    `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped (with train.amp the loss
-    scale starts anew, with train.compression what it held back is lost); `auto_resume` does so if there is a run and
-    starts one else. `init_from` fills the network from a weight file, a checkpoint or a run first; a head for other
-    joints starts anew. `group`: this worker's place in a job; all workers call this with the same arguments, rank 0
-    alone reads and writes `folder` and `init_from`. Raises children of PoseError: bad data and configuration before
-    anything is computed or written, DivergedError, StorageError, LoaderError, and Terminated after a SIGTERM was
-    answered with a checkpoint.
+    `resume` goes on from the last valid checkpoint, bit for bit as if it had never stopped (not so with dist_async, or
+    with more than two workers, whose sums depend on who comes first; with train.amp the loss scale starts anew, with
+    train.compression what it held back is lost); `auto_resume` does so if there is a run and starts one else.
+    `init_from` fills the network from a weight file, a checkpoint or a run first; a head for other joints starts anew.
+    `group`: this worker's place in a job; all workers call this with the same arguments, rank 0 alone reads and writes
+    `folder` and `init_from`. Raises children of PoseError: bad data and configuration before anything is computed or
+    written, DivergedError, StorageError, LoaderError, and Terminated after a SIGTERM was answered with a checkpoint, or
+    before the first step.
     """
     group = group or Alone()
     reporter = reporter or Reporter(quiet=True)
-    if auto_resume:
-        resume = bool(group.all("resume", is_run(folder))[0])
-        init_from = None if resume else init_from
     if resume and init_from:
         raise ConfigError("--resume and --init-from exclude each other: a resumed run has its weights")
+    if auto_resume:
+        resume, begun = group.all("resume", [is_run(folder), bool(checkpoint_steps(folder / CHECKPOINTS))])[0]
+        # A run that was lost before its first checkpoint begins once more from the same weights.
+        init_from = None if begun else init_from
     group.phase("reading the data", config.train.start_timeout)
     samples = training_samples(config, reporter.say)
     skeleton = samples.skeleton
     config = with_skeleton(config, skeleton)
     sanity_check(config, skeleton)
     validation = validation_sets(config, skeleton, reporter.say) if config.data.val else []
-    agree_on_settings(group, config, samples.records)
+    agree_on_settings(group, config, [samples.records, *(part.boxes.records for part in validation)])
+    _stop_before_beginning(group, folder)
     net = build_network(config, skeleton)
     loader = TrainingLoader(  # its workers are forked here, before a GPU is touched
         samples,
@@ -86,17 +89,20 @@ def train(
     )
     with loader, _sigterm(group):
         devices = contexts(config.train.devices)
+        agree_on_devices(group, devices)
         if config.train.amp:
             _start_amp(devices)
         initialise(net, config.model.initialisation, config.train.seed, devices)
         first = group.rank == 0
+        group.phase("meeting the servers", config.train.start_timeout)
         lines = [load_weights(net, init_from, drop_head=True).line()] if init_from and first else []
         run = _Run(config, folder, net, validation, loader, devices, reporter, group)
         found = None
+        group.phase("loading the checkpoint", config.train.start_timeout)
         if first:
             # Nothing is written before everything has been built: a mistake leaves no half-made run behind.
             size = sum(int(np.prod(p.shape)) for p in net.collect_params().values()) * 4
-            if resume and any((folder / CHECKPOINTS).glob("*")):
+            if resume and checkpoint_steps(folder / CHECKPOINTS):
                 found = load_checkpoint(folder / CHECKPOINTS, "last", say=lines.append)
             changes = open_run(folder, config, resume, (config.train.keep + 2) * _ADAM_ARRAYS * size)
             if resume and found is None:
@@ -104,6 +110,8 @@ def train(
             lines += [f"changed on resuming: {line}" for line in changes]
         run.start(share_start(group, found, get_arrays(net)), lines)
         try:
+            group.phase("beginning")
+            _stop_before_beginning(group, folder)
             run.go()
         except Terminated:
             run.close()
@@ -116,6 +124,12 @@ def _start_amp(devices: list[mx.Context]) -> None:
     if any(device.device_type != "gpu" for device in devices):
         raise ConfigError("train.amp: float16 needs GPUs, the devices are CPUs; set train.amp: false")
     mx.contrib.amp.init()
+
+
+def _stop_before_beginning(group: Group, folder: Path) -> None:
+    """Answer a SIGTERM that came before the first step, which may be long in coming; there is nothing to save yet."""
+    if any(group.all("asked to stop", group.stop_requested)):
+        raise Terminated(f"{folder}: SIGTERM before the first step; start it again, or resume, to go on")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import yaml
 from msposenet.config import Config, SkeletonConfig, load_config
 from msposenet.errors import ConfigError
 from msposenet.skeletons import Skeleton
-from msposenet.storage import probe_writable, write_text_atomic
+from msposenet.storage import TEMP_PREFIX, probe_writable, write_text_atomic
 
 CONFIG, CHECKPOINTS, RESULTS = "config.yaml", "checkpoints", "results"
 
@@ -46,13 +46,17 @@ def open_run(folder: Path, config: Config, resume: bool, bytes_needed: int) -> l
         fixed = [line for line in found if _is_fixed(line)]
         if fixed:
             raise ConfigError(f"{folder}: a resumed run cannot change {'; '.join(fixed)}; start a new run")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or _is_used(folder)):
         raise ConfigError(f"{folder}: is not empty; add --resume to go on with it, or choose another --run directory")
     probe_writable(folder, bytes_needed)
+    write_text_atomic(folder / CONFIG, config.dump())  # first of all: with it, whatever is killed now can be resumed
     (folder / RESULTS).mkdir(exist_ok=True)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    write_text_atomic(folder / CONFIG, config.dump())
     return found
+
+
+def _is_used(folder: Path) -> bool:
+    return any(not path.name.startswith(TEMP_PREFIX) for path in folder.iterdir())
 
 
 def _is_fixed(difference: str) -> bool:

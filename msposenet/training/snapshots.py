@@ -69,6 +69,8 @@ class Snapshots:
             lines.append("dist_async: the servers' moments are in no checkpoint and start anew")
         else:
             self._stepper.optimizer.restore(arrays, start.state["updates"])
+            if start.state["step"] and not start.state["updates"]:
+                lines.append("the checkpoint, of a run with dist_async, has no moments: they start anew")
         before = start.state.get("layout", self.layout)
         own = f"{_OWN}{self._group.rank}:"
         if before != self.layout:

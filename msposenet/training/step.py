@@ -65,7 +65,7 @@ class Stepper:
         self._parameters = list(learnable.values())
         self.exchange = None
         if kvstore is not None:
-            self.exchange = GradientExchange(kvstore, self._parameters, len(contexts), group, compression)
+            self.exchange = GradientExchange(kvstore, self._parameters, group, compression)
         self.asynchronous = self.exchange is not None and self.exchange.asynchronous
         if self.asynchronous and amp:
             raise ConfigError("train.amp: servers of dist_async update in float32; use dist_device_sync")
@@ -99,7 +99,7 @@ class Stepper:
         self._trainer.update(self._parts)
         # The Trainer itself skips a float16 update that overflowed.
         if not self._amp and not finite.asscalar():
-            raise DivergedError(_diverged("the gradient is not finite", step, rate, batch.image_ids))
+            raise self._gradient_diverged("the gradient is not finite", step, rate, batch)
         return means
 
     def close(self) -> None:
@@ -166,11 +166,17 @@ class Stepper:
         if not math.isfinite(norm):
             if self._amp:
                 return  # float16 overflowed: the Trainer skips this update and lowers its loss scale
-            raise DivergedError(_diverged("the gradient's norm is not finite", step, rate, batch.image_ids))
+            raise self._gradient_diverged("the gradient's norm is not finite", step, rate, batch)
         if norm > self._clip_norm:
             for parameter in self._parameters:
                 for gradient in parameter.list_grad():
                     gradient *= self._clip_norm / norm
+
+    def _gradient_diverged(self, what: str, step: int, rate: float, batch: Batch) -> DivergedError:
+        """All workers see it in the sum and none whose part it was: the whole batch's pictures are named."""
+        own = batch.image_ids.tolist()
+        everybody = [own] if self.asynchronous else self._group.all(f"images of step {step}", own)
+        return DivergedError(_diverged(what, step, rate, [image for part in everybody for image in part]))
 
     def _gradient_parts(self) -> list[list[mx.nd.NDArray]]:
         """The first device's gradients, in parts that MXNet's operators on many arrays can take."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from msposenet.data.records import Records
 from msposenet.distributed.arrays import pack_arrays, unpack_arrays
 from msposenet.distributed.group import Group
 from msposenet.errors import ConfigError, DataError, DivergedError
+from msposenet.runtime import mx
 from msposenet.training.checkpoint import Checkpoint, fingerprint
 from msposenet.training.run import differences
 
@@ -33,22 +34,40 @@ class Start:
     state: Mapping[str, Any]
 
 
-def agree_on_settings(group: Group, config: Config, records: Records) -> None:
-    """Raise ConfigError or DataError, on every worker, unless all have rank 0's configuration and people."""
-    first = build_config(json.loads(group.share("configuration", config.model_dump_json().encode())), "rank 0")
-    settings = group.all("configuration", differences(first, config))
-    for rank, found in enumerate(settings):
+def agree_on_settings(group: Group, config: Config, people: Sequence[Records]) -> None:
+    """Raise ConfigError or DataError, on every worker, unless all have worker 0's configuration and people.
+
+    people: those trained on, then those of each validation set, whose rows the workers share.
+    """
+    if group.size == 1:
+        return
+    first = build_config(json.loads(group.share("configuration", config.model_dump_json().encode())), "worker 0")
+    for rank, found in enumerate(group.all("settings", differences(first, config))):
         if found:
             raise ConfigError(
                 f"worker {rank} has another configuration than worker 0: {'; '.join(found[:_NAMED])}; give every "
                 "process of the job the same file and options"
             )
-    people = group.all("training set", [len(records), _digest(records)])
-    for rank, (count, digest) in enumerate(people):
-        if [count, digest] != people[0]:
+    own = [[len(records), _digest(records)] for records in people]
+    everybody = group.all("people", own)
+    for rank, theirs in enumerate(everybody):
+        if theirs != everybody[0]:
+            kind = "train on" if theirs[:1] != everybody[0][:1] else "validate on"
+            counts = " and ".join(str(sum(count for count, _ in sets)) for sets in (theirs, everybody[0]))
             raise DataError(
-                f"worker {rank} has other people to train on than worker 0 ({count} and {people[0][0]} persons"
-                f"{', the same number' if count == people[0][0] else ''}); give every host the same annotations"
+                f"worker {rank} has other people to {kind} than worker 0 ({counts} persons in all); give every host "
+                "the same annotations and detections"
+            )
+
+
+def agree_on_devices(group: Group, devices: Sequence[mx.Context]) -> None:
+    """Raise ConfigError, on every worker, unless all have as many devices: each divides the sum by their number."""
+    everybody = group.all("devices", [len(devices), devices[0].device_type])
+    for rank, theirs in enumerate(everybody):
+        if theirs != everybody[0]:
+            raise ConfigError(
+                f"train.devices: worker {rank} has {theirs[0]} x {theirs[1]}, worker 0 has {everybody[0][0]} x "
+                f"{everybody[0][1]}; name as many on every host, or start one worker a device"
             )
 
 
@@ -81,10 +100,12 @@ def _share_arrays(group: Group, what: str, arrays: Mapping[str, np.ndarray]) -> 
         group.share(f"number of {what}", str(len(chunks)).encode())
         for chunk in chunks:
             group.share(what, pack_arrays(chunk))
+            group.all(f"{what} taken", None)  # else all of them would pile up on the way
         return arrays
     received: dict[str, np.ndarray] = {}
     for _ in range(int(group.share(f"number of {what}", None))):
         received.update(unpack_arrays(group.share(what, None)))
+        group.all(f"{what} taken", None)
     return received
 
 
