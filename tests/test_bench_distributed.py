@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import typer
 from runner import cli_runner
 
+from msposenet.cli import bench_distributed
 from msposenet.cli.bench_distributed import _launcher_lines, distributed
-from msposenet.errors import ConfigError, PeerError
+from msposenet.errors import ConfigError, PeerError, Terminated
 from msposenet.scaling import benchmark
+from msposenet.scaling.benchmark_worker import MARK, SERVED
 
 TINY = {"model": {"name": "hrnet_w8_small"}, "data": {"input": [64, 64]}, "train": {"devices": ["cpu"]}}
 
@@ -68,6 +72,21 @@ def test_a_job_that_brings_no_figures_says_why():
         benchmark.train(_launcher_lines, {"model": {"name": "hrnet_w0x"}}, 1, 1, {"all": 1})
 
 
+def test_a_signal_ends_a_measurement_at_once():
+    """There is no checkpoint to wait for."""
+    script = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.environ["DMLC_ROLE"] == "worker":
+    os.kill({os.getpid()}, signal.SIGTERM)
+time.sleep(60)
+"""
+    begin = time.monotonic()
+    with pytest.raises(Terminated):
+        _launcher_lines([sys.executable, "-c", script], 1, 1, {})
+    assert time.monotonic() - begin < 30
+
+
 def run(*arguments):
     app = typer.Typer()
     app.command()(distributed)
@@ -88,7 +107,43 @@ def test_what_does_not_fit_is_refused_before_anything_runs(arguments, message):
     assert isinstance(result.exception, ConfigError) and message in str(result.exception)
 
 
+def made_up(command, workers, servers, environment):
+    """The lines of a job whose messages cost 20 us, whose bytes half a nanosecond, and whose steps 100 ms."""
+    spec = json.loads(command[-1])
+    if spec["kind"] == "train":
+        sizes = [1000] * 10
+        seconds = {"whole": [0.1, 0.1], "alone": [0.08, 0.08], "exchange": [0.03, 0.03]}
+        found = {
+            name: {"samples": samples, "seconds": seconds, "sent": [1e5]} for name, samples in spec["parts"].items()
+        }
+        found.update(sizes=sizes, pushed=4 * sum(sizes), pulled=4 * sum(sizes), hosts=1, machine="made up")
+        return [MARK + json.dumps(found)]
+    found, served = [], 0.0
+    for keys, elements in spec["sets"]:
+        work = keys * (80e-6 + elements * 4e-9)
+        row = {"keys": keys, "elements": elements, "seconds": [work * workers] * 2, "sent": [8 * keys * elements]}
+        found.append({**row, "between": [served, served + 1], "busy": 4 * work, "worked": work})
+        served += 1
+    lines = [
+        f"{SERVED}{time} {time * 0.05 * workers / servers}" for time in range(len(found) + 1) for _ in range(servers)
+    ]
+    return [*lines, MARK + json.dumps(found)]
+
+
+def test_the_command_prints_what_jobs_brought(monkeypatch):
+    """Jobs take a minute: here their lines are made up, in the next test they are not."""
+    monkeypatch.setattr(bench_distributed, "_launcher", lambda hosts, ssh: made_up)
+    options = ["--model", "hrnet_w8_small", "--batch", "2", "--workers", "1,2", "--for-model", "hrnet_w16_small"]
+    result = run(*options)
+    assert result.exit_code == 0, result.stderr
+    row = "| 2, 2 | same batch a worker: 2 | 40.0 | 100 (100-100) | 80 | 30 | 20 | 20% |"
+    cluster = "hrnet_w16_small on 4 x 8 GPUs, 18 samples each"
+    for said in ("measured on: made up;", row, "| held out |", "| fitted |", cluster, "\n100 Gbit/s\n* "):
+        assert said in result.stdout, said
+
+
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_command_measures_compares_and_predicts():
     options = ["--model", "hrnet_w8_small", "--batch", "2", "--workers", "1,2", "--rounds", "2", "--steps", "1"]
     result = run(*options, "--for-model", "hrnet_w16_small", "--json")

@@ -100,8 +100,21 @@ def test_too_few_gpus_are_refused(monkeypatch):
         run_job("stay()", gpus_per_worker=2)
 
 
-@pytest.mark.parametrize("victim", ["worker 1", "server 0", "scheduler 0"])
-@pytest.mark.parametrize("way", WAYS_TO_DIE)
+@pytest.mark.parametrize(
+    ("way", "victim"),
+    [
+        ("kill -9", "worker 1"),
+        ("kill -9", "server 0"),
+        ("exception", "worker 1"),
+        ("sys.exit", "scheduler 0"),
+        ("SIGTERM", "server 0"),
+        pytest.param("exception", "server 0", marks=pytest.mark.thorough),
+        pytest.param("sys.exit", "worker 1", marks=pytest.mark.thorough),
+        pytest.param("sys.exit", "server 0", marks=pytest.mark.thorough),
+        pytest.param("SIGTERM", "worker 1", marks=pytest.mark.thorough),
+        *(pytest.param(way, "scheduler 0", marks=pytest.mark.thorough) for way in ("kill -9", "exception", "SIGTERM")),
+    ],
+)
 def test_a_lost_process_restarts_the_job(victim, way):
     die, told = WAYS_TO_DIE[way]
     script = f"""
@@ -142,9 +155,8 @@ def test_a_worker_that_is_done_does_not_hurry_the_others():
 
 
 def test_what_servers_do_after_the_workers_is_told_only():
-    ended = run_job(
-        "if role != 'worker': stay()\nif role == 'server': time.sleep(0.7); resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
-    )
+    abort = "time.sleep(0.7); resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
+    ended = run_job(f"if role != 'worker': stay()\nif role == 'server': {abort}")
     assert ended.code == 0
     assert "server 0 was ended by SIGABRT, after the workers were done" in ended.told
 

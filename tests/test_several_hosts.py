@@ -117,7 +117,9 @@ def test_a_link_that_is_down_carries_nothing_and_comes_back(net):
     assert reaches(net, 0, 1) and reaches(net, 1, 2)
 
 
-@pytest.mark.parametrize("mbit", [20, 100, 400])
+@pytest.mark.parametrize(
+    "mbit", [pytest.param(20, marks=pytest.mark.thorough), 100, pytest.param(400, marks=pytest.mark.thorough)]
+)
 def test_a_rate_holds_both_ways(net, mbit):
     net.set_rate(0, mbit)
     try:

@@ -27,6 +27,8 @@ SCONTROL = """#!/bin/sh
 echo "scontrol $*" >> "$SLURM_LOG"
 [ "$1" = requeue ] || echo 127.0.0.1
 """
+# For the batch script: what a signal ends is gone when `kill` returns.
+SLOW_KILL = 'kill() { builtin kill "$@"; local code=$?; sleep 0.5; return "$code"; }\n'
 MSPOSENET = f'#!/bin/sh\nexec "{sys.executable}" -m msposenet "$@"\n'
 
 
@@ -42,8 +44,10 @@ class Batch:
         for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("msposenet", msposenet)):
             (bin_folder / name).write_text(text)
             (bin_folder / name).chmod(0o755)
+        (bin_folder / "slow_kill").write_text(SLOW_KILL)
         self._environment = {
             **os.environ,
+            "BASH_ENV": str(bin_folder / "slow_kill"),
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "SLURM_LOG": str(self._log),
             "SLURM_JOB_ID": "42",

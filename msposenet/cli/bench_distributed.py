@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -60,6 +61,7 @@ def distributed(
     from msposenet.scaling.throughput import Cluster
     from msposenet.skeletons import COCO_17
 
+    threads_given = "OMP_NUM_THREADS" in os.environ
     counts = _numbers(workers)
     if rate is not None and (hosts is None or rate <= 0):
         raise ConfigError(
@@ -79,6 +81,9 @@ def distributed(
     skeleton = settings.fixed_skeleton() or COCO_17
     layers = layers_of(build_network(settings, skeleton), settings.data.input)
     cores = physical_cores()
+    if not threads_given:
+        # Set for this process while MXNet was imported; to the launcher it would be the user's choice for all workers.
+        os.environ.pop("OMP_NUM_THREADS", None)
 
     reporter.say("measuring what messages and bytes cost")
     fitted = benchmark.probe(local, 1, 1, rounds=rounds) + benchmark.probe(local, 2, 2, rounds=rounds)
