@@ -50,6 +50,7 @@ def distributed(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Samples a second of 1, 2, 4 workers, bytes and time of the exchange; a model held against them; 4 x 8 GPUs."""
+    threads_given = "OMP_NUM_THREADS" in os.environ  # asked before MXNet is imported, which sets it
     from msposenet.config import build_config, load_config
     from msposenet.cores import physical_cores
     from msposenet.models.build import build_network
@@ -61,7 +62,6 @@ def distributed(
     from msposenet.scaling.throughput import Cluster
     from msposenet.skeletons import COCO_17
 
-    threads_given = "OMP_NUM_THREADS" in os.environ
     counts = _numbers(workers)
     if rate is not None and (hosts is None or rate <= 0):
         raise ConfigError(
@@ -82,7 +82,7 @@ def distributed(
     layers = layers_of(build_network(settings, skeleton), settings.data.input)
     cores = physical_cores()
     if not threads_given:
-        # Set for this process while MXNet was imported; to the launcher it would be the user's choice for all workers.
+        # To the launcher it would be the user's choice for all workers.
         os.environ.pop("OMP_NUM_THREADS", None)
 
     reporter.say("measuring what messages and bytes cost")
