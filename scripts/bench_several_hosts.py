@@ -48,7 +48,7 @@ def measure(rate: int, model: str, rounds: int) -> dict:
     with network(2, rate_mbit=rate) as net:
         command = [sys.executable, "-m", "msposenet", "bench", "distributed", "--hostfile", str(net.hostfile)]
         command += ["--ssh", net.ssh_text, "--rate", str(rate / 1000), "--one-machine", "--workers", "2"]
-        command += ["--model", model, "--batch", "4", "--rounds", str(rounds), "--json"]
+        command += ["--model", model, "--batch", "4", "--rounds", str(rounds), "--steps", "2", "--json"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(done.stdout)
 

@@ -35,6 +35,15 @@ def summarise(net, name: str, input_hw: tuple[int, int]) -> Summary:
 
     A transposed convolution is counted at its true cost: weights x input positions (not x output positions).
     """
+    total = sum(work_of_parameters(net, input_hw).values())
+    params = sum(
+        int(np.prod(parameter.shape)) for parameter in net.collect_params().values() if parameter.grad_req != "null"
+    )
+    return Summary(name=name, input_hw=tuple(input_hw), params=params, multiply_adds=total)
+
+
+def work_of_parameters(net, input_hw: tuple[int, int]) -> dict[str, int]:
+    """Multiply-adds of one picture by name of each parameter that an output depends on; 0 where nothing is multiplied."""
     output = net(mx.sym.var("data"))
     graph = mx.sym.Group(list(output)) if isinstance(output, (tuple, list)) else output
     internals = graph.get_internals()
@@ -46,14 +55,13 @@ def summarise(net, name: str, input_hw: tuple[int, int]) -> Summary:
         node = nodes[entry[0]]
         return shape_of[node["name"] if node["op"] == "null" else f"{node['name']}_output"]
 
-    total = 0
+    work = {node["name"]: 0 for node in nodes if node["op"] == "null"}
     for node in nodes:
         if node["op"] not in ("Convolution", "Deconvolution", "FullyConnected"):
             continue
         data, weight = shape(node["inputs"][0]), shape(node["inputs"][1])
+        # A transposed convolution's true cost is over input positions.
         positions = data if node["op"] == "Deconvolution" else shape_of[f"{node['name']}_output"]
-        total += int(np.prod(weight)) * (1 if node["op"] == "FullyConnected" else int(np.prod(positions[2:])))
-    params = sum(
-        int(np.prod(parameter.shape)) for parameter in net.collect_params().values() if parameter.grad_req != "null"
-    )
-    return Summary(name=name, input_hw=tuple(input_hw), params=params, multiply_adds=total)
+        each = 1 if node["op"] == "FullyConnected" else int(np.prod(positions[2:]))
+        work[nodes[node["inputs"][1][0]]["name"]] += int(np.prod(weight)) * each
+    return work
