@@ -3,7 +3,7 @@
     python scripts/bench_several_hosts.py --rates 100 400 1000
 
 Two hosts with a worker and a server each, reached by ssh (tests/several_hosts.py; needs root, iproute2 and
-openssh-server). For each rate `msposenet bench distributed --hostfile ... --rate ...` measures its steps and predicts them.
+openssh-server). For each rate `msposenet bench distributed --hostfile ... --rate ...` measures and predicts its steps.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def summarise(net, name: str, input_hw: tuple[int, int]) -> Summary:
 
 
 def work_of_parameters(net, input_hw: tuple[int, int]) -> dict[str, int]:
-    """Multiply-adds of one picture by name of each parameter that an output depends on; 0 where nothing is multiplied."""
+    """Multiply-adds of one picture by the name of every parameter in use; 0 for those that multiply nothing."""
     output = net(mx.sym.var("data"))
     graph = mx.sym.Group(list(output)) if isinstance(output, (tuple, list)) else output
     internals = graph.get_internals()
