@@ -92,7 +92,12 @@ class Running:
         )
         environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+        # Under nohup the tests ignore SIGHUP, and what they start would inherit that.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         self.process.stdin.write(json.dumps([script, self.mark, self._folder.name, options]))
         self.process.stdin.close()
         self.process.stdin = None  # `communicate` would flush it
@@ -138,6 +143,14 @@ def children(pid: int) -> list[int]:
 
 def alive(mark: str) -> list[int]:
     return marked(f"LAUNCHED={mark}")
+
+
+def come(mark: str, count: int, seconds: float = 10.0) -> list[int]:
+    """The job's processes once there are `count`, or after that many seconds: children come a little later."""
+    deadline = time.monotonic() + seconds
+    while len(alive(mark)) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive(mark)
 
 
 def gone(mark: str, seconds: float) -> list[int]:

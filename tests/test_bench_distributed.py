@@ -49,6 +49,7 @@ def test_probes_count_what_the_kernel_counts(network):
     assert large.worked > 0 and large.served > 0
 
 
+@pytest.mark.thorough
 def test_a_compressed_push_is_a_sixteenth_on_the_wire(network):
     launch, most = network
     (one,) = benchmark.probe(launch, 1, 1, [(4, 1_600_000)], rounds=2, compression=True)

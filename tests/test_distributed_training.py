@@ -222,7 +222,12 @@ def test_two_workers_then_one_then_four_train_as_one_does(frozen_alone, local_ru
 
 @pytest.mark.parametrize(
     ("kvstore", "workers", "devices"),
-    [("device", 0, 2), ("local", 0, 2), ("dist_device_sync", 2, 2), ("dist_sync", 4, 1)],
+    [
+        ("device", 0, 2),
+        pytest.param("local", 0, 2, marks=pytest.mark.thorough),
+        ("dist_device_sync", 2, 2),
+        pytest.param("dist_sync", 4, 1, marks=pytest.mark.thorough),
+    ],
     ids=str,
 )
 def test_devices_and_workers_train_as_one_does(frozen_alone, local_run, tmp_path, kvstore, workers, devices):
@@ -320,7 +325,7 @@ def assert_same_validation(run: Path, wanted: Path) -> None:
     assert state["validated"] == 6 and state["best_score"] == pytest.approx(checkpoint(wanted).state["best_score"])
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_workers_validate_as_one_does(local_run, validated_alone, damaged_images, tmp_path, workers):
     run = shutil.copytree(local_run[0], tmp_path / "run")
     if workers == 2:

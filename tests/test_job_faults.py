@@ -14,7 +14,10 @@ import pytest
 from job import STEP_TIMEOUT, TrainingJob
 from job_cases import CASES, config_in, undisturbed
 
-QUICK = ("other_weights_on_a_worker", "a_disk_that_is_full")
+QUICK = (
+    "other_weights_on_a_worker",
+    pytest.param("a_disk_that_is_full", marks=pytest.mark.thorough),
+)
 LIMIT = STEP_TIMEOUT + 10.0
 
 

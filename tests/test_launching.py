@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from launched import Running, alive, gone, run_job
+from launched import Running, alive, come, gone, run_job
 from runner import cli_runner
 from typer import Typer
 
@@ -266,7 +266,7 @@ def test_a_second_interrupt_kills_at_once():
         job.process.send_signal(signal.SIGINT)
         job.until("SIGINT: asking")
         time.sleep(0.6)
-        assert len(alive(job.mark)) == 12
+        assert len(come(job.mark, 12)) == 12
         job.process.send_signal(signal.SIGINT)
         assert job.end(10) == 143
 
@@ -306,7 +306,7 @@ def test_a_signalled_agent_stops_the_job():
 def test_nothing_survives_a_killed_supervisor():
     with Running(STUBBORN + "print('ready')\nstay()") as job:
         job.until("ready", times=4)
-        assert len(alive(job.mark)) == 12
+        assert len(come(job.mark, 12)) == 12
         agents = job.agents()
         job.process.kill()
         assert gone(job.mark, 10.0) == []
@@ -333,7 +333,7 @@ stay()
 """
     with Running(script) as job:
         job.until("ready 0", times=4)
-        first = alive(job.mark)
+        first = come(job.mark, 12)
         assert len(first) == 12
         agents = job.agents()
         for victim in victims:

@@ -104,6 +104,7 @@ def test_separate_statistics_are_far_from_the_whole_batchs(whole_batch):
     assert furthest(found, wanted, list(wanted))[0] > 1e-3
 
 
+@pytest.mark.thorough
 def test_synchronised_training_repeats_bit_for_bit():
     first, second = (get_arrays(training("sync", 2, steps=2)[0]) for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)

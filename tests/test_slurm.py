@@ -87,6 +87,7 @@ class Batch:
         return self._log.read_text().splitlines()
 
 
+@pytest.mark.thorough
 def test_a_batch_job_trains_is_stopped_by_its_time_limit_and_goes_on_when_it_is_requeued(tmp_path):
     batch, config = Batch(tmp_path), tmp_path / "tiny.yaml"
 

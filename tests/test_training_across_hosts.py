@@ -78,6 +78,7 @@ def undisturbed(net, config, tmp_path_factory) -> tuple[Path, str]:
     return folder / "run", said.stdout
 
 
+@pytest.mark.thorough
 def test_trains_across_two_hosts_to_its_end(net, undisturbed):
     run, said = undisturbed
     assert f"{net.addresses[0]}: scheduler" in said and f"{net.addresses[1]}: worker 1" in said
@@ -86,6 +87,7 @@ def test_trains_across_two_hosts_to_its_end(net, undisturbed):
     assert load_checkpoint(run / "checkpoints").state["step"] > 2
 
 
+@pytest.mark.thorough
 def test_a_host_that_is_cut_off_ends_the_job_and_it_goes_on_when_the_host_is_back(net, config, undisturbed, tmp_path):
     run = tmp_path / "run"
     train = [sys.executable, "-m", "msposenet", "train", str(config), "--run", str(run)]
