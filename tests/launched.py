@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Running:
             signal.signal(signal.SIGHUP, before)
         self.process.stdin.write(json.dumps([script, self.mark, self._folder.name, options]))
         self.process.stdin.close()
-        self.process.stdin = None  # `communicate` would flush it
+        self.process.stdin = None
         self.lines: list[str] = []
 
     def __enter__(self) -> Running:
@@ -125,8 +126,14 @@ class Running:
         raise AssertionError(f"no {text!r} in: " + "\n".join(self.lines))
 
     def end(self, seconds: float = 40.0) -> int:
-        rest, _ = self.process.communicate(timeout=seconds)
-        self.lines += rest.splitlines()
+        # Not `communicate`: it reads the pipe itself and loses what `until` has read ahead.
+        late = threading.Timer(seconds, self.process.kill)
+        late.start()
+        try:
+            self.lines += self.process.stdout.read().splitlines()
+            self.process.wait()
+        finally:
+            late.cancel()
         assert gone(self.mark, 0.0) == []
         return self.process.returncode
 

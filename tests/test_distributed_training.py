@@ -409,6 +409,7 @@ def test_compressed_gradients_move_the_workers_alike(tmp_path):
             {"kvstore": "device", "compression": 0.5, "devices": ["cpu:0", "cpu:1"]},
             r"compression .* is\s+device; leave",
         ),
+        ({"compression": 0.5, "devices": ["cpu"]}, r"compression .* is\s+none, with one device; leave"),
         ({"kvstore": "local", "compression": 0.5, "devices": ["cpu:0", "cpu:1"]}, r"compression .* is\s+local; leave"),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",

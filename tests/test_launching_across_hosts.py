@@ -100,7 +100,6 @@ def test_a_host_that_stays_away_ends_the_job(net, tmp_path):
             net.link_up(1)
 
 
-@pytest.mark.thorough
 def test_nothing_survives_a_killed_launcher_even_where_the_news_does_not_come(net, tmp_path):
     with running(net, tmp_path, script(STAY_ONCE), 3, workers=3, servers=2) as job:
         job.until(lambda: all_here(job), 20)

@@ -14,7 +14,6 @@ from msposenet.training.loop import train
 CONFIG = Path(__file__).parents[1] / "configs" / "coco_overfit_cpu.yaml"
 
 
-@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_small_network_begins_to_know_real_people_by_heart(tmp_path):
     """40 of its 350 epochs; a mirror that does not exchange the sides fails it."""

@@ -18,12 +18,28 @@ from msposenet.distributed.serving import SET_UPDATER
 from msposenet.errors import ConfigError
 from msposenet.runtime import mx
 
-DISTRIBUTED = ("dist_sync", "dist_device_sync", "dist_async")
+COMPRESSING = ("dist_sync", "dist_device_sync")
+DISTRIBUTED = (*COMPRESSING, "dist_async")
 _BUCKET = 2**19  # elements: 2 MB of float32, below MXNet's bound for splitting an array over servers
 
 
-def choose_kvstore(kind: str, devices: Sequence[mx.Context], group: Group) -> Optional[str]:
-    """The store for train.kvstore `kind`, None where there is nothing to sum; ConfigError where it cannot be had."""
+def choose_kvstore(
+    kind: str, devices: Sequence[mx.Context], group: Group, compression: Optional[float] = None
+) -> Optional[str]:
+    """The store for train.kvstore `kind`, None where there is nothing to sum; ConfigError where it cannot be had.
+
+    compression: threshold of 2-bit gradient compression, if it is wanted.
+    """
+    chosen = _choose(kind, devices, group)
+    if compression is not None and chosen not in COMPRESSING:
+        raise ConfigError(
+            f"train.compression is of use between workers only ({', '.join(COMPRESSING)}), train.kvstore is "
+            f"{chosen or 'none, with one device'}; leave it out"
+        )
+    return chosen
+
+
+def _choose(kind: str, devices: Sequence[mx.Context], group: Group) -> Optional[str]:
     on_gpus = all(device.device_type == "gpu" for device in devices)
     if group.launched:
         if kind == "auto":
@@ -77,7 +93,7 @@ class GradientExchange:
     """Sums the gradients of `parameters` over all devices of all workers.
 
     kind: device, local or nccl over the devices of one process; dist_sync, dist_device_sync or dist_async over a job's
-    workers. compression: threshold of 2-bit gradient compression, dist_sync and dist_device_sync only. Raises
+    workers, as `choose_kvstore` gives it. compression: threshold of 2-bit gradient compression, or None. Raises
     ConfigError for what MXNet cannot do. Sums are not divided here: that happens once, in the update.
     """
 
@@ -90,7 +106,6 @@ class GradientExchange:
     ) -> None:
         self.kind = kind
         self.asynchronous = kind == "dist_async"
-        self._parameters = list(parameters)
         self._store = _create(kind, group)
         # Servers of an asynchronous job hold the weights themselves, under a key each.
         self._buckets = [_Bucket([p]) for p in parameters] if self.asynchronous else _buckets(parameters)
@@ -159,11 +174,6 @@ class GradientExchange:
         self._store = None  # the last reference: MXNet's farewell is in its destructor
 
     def _compress(self, threshold: float) -> None:
-        if self.kind not in DISTRIBUTED or self.asynchronous:
-            raise ConfigError(
-                f"train.compression is of use between workers only (dist_sync, dist_device_sync), train.kvstore is "
-                f"{self.kind}; leave it out"
-            )
         if any(flat.dtype != np.float32 for bucket in self._buckets for flat in bucket.flat):
             raise ConfigError("train.compression takes float32 gradients; set train.amp: false or leave it out")
         self._store.set_gradient_compression({"type": "2bit", "threshold": threshold})

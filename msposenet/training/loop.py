@@ -150,7 +150,7 @@ class _Run:
     """A run in progress, as one worker sees it. All workers go through the same calls; rank 0 keeps the books."""
 
     def __init__(self, config, folder, net, validation, loader, devices, reporter, group) -> None:
-        self.config, self.folder, self.net, self.group = config, folder, net, group
+        self.config, self.folder, self.group = config, folder, group
         self.first = group.rank == 0
         skeleton = loader.samples.skeleton
         self.loader, self.reporter = loader, reporter
@@ -162,7 +162,7 @@ class _Run:
         self.names = loss_names(codec, outputs)
         used = _used_parameters(net)
         options = config.train
-        kvstore = choose_kvstore(options.kvstore, devices, group)
+        kvstore = choose_kvstore(options.kvstore, devices, group, options.compression)
         self.stepper = Stepper(
             graph,
             used,
