@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +23,14 @@ import numpy as np
 import pytest
 from other_forms import Drawn, write_aic, write_crowdpose, write_lsp, write_mpii, write_posetrack18
 from people_set import images_of, people_set
+from torch_pickles import write_pth
 
 from msposenet.cli.main import run
 from msposenet.config import load_config
 from msposenet.models.initialise import initialise
 from msposenet.models.zoo import get_model
+from msposenet.weights import get_arrays
+from msposenet.weights.official import official_name
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -148,28 +150,7 @@ def inside(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        patch.setitem(sys.modules, "torch", stand_in_for_torch())
         yield
-
-
-def stand_in_for_torch() -> types.ModuleType:
-    """`torch.load` for the file of `publish_weights`: PyTorch is no dependency, not even of the tests."""
-
-    class Tensor:
-        def __init__(self, array: np.ndarray) -> None:
-            self._array = array
-
-        def numpy(self) -> np.ndarray:
-            return self._array
-
-    def load(path: str, map_location: str, weights_only: bool) -> dict[str, Tensor]:
-        assert weights_only
-        with np.load(path) as arrays:
-            return {name: Tensor(arrays[name]) for name in arrays.files}
-
-    torch = types.ModuleType("torch")
-    torch.load = load
-    return torch
 
 
 def lay_out(folder: Path) -> None:
@@ -234,12 +215,7 @@ def with_own_joints(content: dict) -> dict:
 
 
 def publish_weights(path: Path) -> None:
-    """A file of HRNet W32 under official names, as the stand-in loads it."""
-    from msposenet.weights import get_arrays
-    from msposenet.weights.official import official_name
-
+    """A file of HRNet W32 as PyTorch saves it."""
     net = get_model("hrnet_w32")
     initialise(net)
-    state = {official_name(name): array for name, array in get_arrays(net).items()}
-    with path.open("wb") as file:
-        np.savez(file, **state)
+    write_pth(path, {official_name(name): array for name, array in get_arrays(net).items()})

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from msposenet.runtime import mx
 from msposenet.weights import load_torch_state_dict
 from msposenet.weights.official import official_name
 
@@ -32,6 +33,7 @@ def rule_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def fill_by_rule(net):
     """Fill every parameter of `net` by the rule and return it."""
     shapes = {official_name(name): p.shape for name, p in net._collect_params_with_prefix().items()}
+    net.initialize(mx.init.Zero())  # else the loader draws values first, for longer than the rest takes
     load_torch_state_dict(net, {name: rule_tensor(name, shape) for name, shape in shapes.items()})
     return net
 

@@ -112,7 +112,7 @@ def test_train_eval_predict_export(tmp_path):
     done = run("export", folder, "--out", "deployed", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     parity = json.loads(done.stdout)["parity"]
-    assert [check["batch"] for check in parity] == [1, 8] and all(c["map_error"] <= 1e-5 for c in parity)
+    assert [check["batch"] for check in parity] == [1, 8, 1, 8] and all(c["map_error"] <= 1e-5 for c in parity)
     deployed = run("predict", picture, "--model", "deployed", "--out", "deployed_found", cwd=tmp_path)
     assert deployed.returncode == 0
     found = json.loads((tmp_path / "deployed_found" / f"{picture.stem}.json").read_text())

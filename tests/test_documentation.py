@@ -71,30 +71,6 @@ def test_a_page_runs(page, after_readme, tmp_path):
     run_page(page, folder)
 
 
-@pytest.mark.parametrize("convention", ["standard", "unbiased"])
-@pytest.mark.parametrize("name", ["hrnet_w8_small", "mshrnet_w8x2_small"])
-def test_the_stand_alone_example_gives_what_the_predictor_gives(convention, name, after_readme, tmp_path):
-    from msposenet import Predictor
-    from msposenet.export.crops import parity_crops
-    from msposenet.export.symbol import export_symbol
-
-    content = {"data": {"input": [96, 64]}, "model": {"name": name}, "codec": {"convention": convention}}
-    config = build_config(content, "test")
-    net = build_network(config, COCO_17)
-    initialise(net, seed=3)
-    net.final_layer.weight.set_data(net.final_layer.weight.data() * 1000)  # peaks that stand out
-    crops, _ = parity_crops(config, COCO_17)
-    export_symbol(net, build_codec(config), COCO_17, tmp_path / "export", crops, model=name, enlarge=1.25)
-    shutil.copy(after_readme / "person.jpg", tmp_path)
-    (example,) = blocks("docs/export.md", "python")
-    with inside(tmp_path):
-        found = run_block(example)["keypoints"]
-        box = ast.literal_eval(re.search(r"picture_to_crop\((\[.*\])\)", example.text)[1])
-        wanted = Predictor("export")("person.jpg", boxes=[box]).keypoints[0]
-    assert np.ptp(wanted[:, :2], axis=0).min() > 20
-    np.testing.assert_allclose(found, wanted, atol=0.01)
-
-
 # What the pages say
 
 

@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-from rule_weights import fill_by_rule, rule_input
-from shared_data import golden, load_golden
+from network_checks import check_activations, check_close, check_names, golden_input, record, shapes_of
+from rule_weights import fill_by_rule
+from shared_data import load_golden
 
+from msposenet.config import build_config
 from msposenet.errors import CheckpointError, ConfigError
+from msposenet.inference.source import find_config
+from msposenet.models.build import build_codec, build_network, sanity_check, shifts
 from msposenet.models.initialise import initialise
 from msposenet.models.summary import GIBI, summarise
-from msposenet.models.zoo import get_model, list_models
+from msposenet.models.zoo import ModelInfo, get_model, list_models, model_info
 from msposenet.runtime import mx
+from msposenet.skeletons import COCO_17
 from msposenet.weights import get_arrays, load_torch_state_dict
 from msposenet.weights.official import official_name
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_hrnet_w32_gives_the_references_heatmaps(static):
+@pytest.fixture(scope="module")
+def by_rule():
+    load_golden("networks/hrnet_pose_w32_256x192.npz")  # skips where it is absent, before the weights are drawn
+    return fill_by_rule(get_model("hrnet_w32"))
+
+
+def test_hrnet_w32_gives_the_references_heatmaps_and_activations(by_rule):
     g = load_golden("networks/hrnet_pose_w32_256x192.npz")
-    net = fill_by_rule(get_model("hrnet_w32"))
-    if static:
-        net.hybridize(static_alloc=True, static_shape=True)
-    found = net(mx.nd.array(rule_input(int(g["seed"]), tuple(g["shape"]))))[-1].asnumpy()
-    assert np.abs(found - g["heatmaps"]).max() <= 1e-4 * np.abs(g["heatmaps"]).max()
+    stages = {name: getattr(by_rule, name)[-1] for name in ("stage2", "stage3", "stage4")}
+    with record({"stem": by_rule.bn2, "layer1": by_rule.layer1, **stages}) as seen:
+        outputs = by_rule(golden_input(g))
+    check_activations(seen, g)
+    check_close(outputs[-1], g["heatmaps"])
 
 
-def test_inner_activations_are_the_references():
+def test_hybridized_hrnet_w32_gives_the_references_heatmaps(by_rule):
     g = load_golden("networks/hrnet_pose_w32_256x192.npz")
-    net = fill_by_rule(get_model("hrnet_w32"))
-    seen: dict[str, np.ndarray] = {}
-
-    def keep(name):
-        def hook(block, inputs, outputs):
-            for i, output in enumerate(outputs if isinstance(outputs, (list, tuple)) else [outputs]):
-                seen[f"{name}_{i}"] = output.asnumpy()
-
-        return hook
-
-    net.bn2.register_forward_hook(keep("stem"))
-    net.layer1.register_forward_hook(keep("layer1"))
-    for stage in ("stage2", "stage3", "stage4"):
-        getattr(net, stage)[-1].register_forward_hook(keep(stage))
-    net(mx.nd.array(rule_input(int(g["seed"]), tuple(g["shape"]))))
-    for key in g:
-        if key.startswith("act_") and key.endswith("_sample"):
-            name = key[len("act_") : -len("_sample")]
-            found = seen[name if name in seen else f"{name}_0"]
-            wanted = g[key]
-            assert found.shape == tuple(g[key.replace("_sample", "_shape")])
-            assert np.abs(found.ravel()[::97] - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
+    by_rule.hybridize(static_alloc=True, static_shape=True)
+    check_close(by_rule(golden_input(g))[-1], g["heatmaps"])
 
 
 @pytest.mark.parametrize(
@@ -63,11 +51,7 @@ def test_inner_activations_are_the_references():
     ],
 )
 def test_parameters_carry_the_official_names_and_shapes(file, name, joints):
-    published = json.loads(golden(f"state_dicts/{file}.json").read_text())
-    net = get_model(name, joints)
-    ours = {official_name(key): list(p.shape) for key, p in net._collect_params_with_prefix().items()}
-    assert ours == {key: shape for key, shape in published["entries"].items() if "num_batches" not in key}
-    assert summarise(net, name, (256, 192)).params == published["parameters"]
+    check_names(get_model(name, joints), file)
 
 
 # name, joints, head, input, options -> parameters, multiply-adds in 2^30 (HRNet's, UDP's and the report's figures).
@@ -107,14 +91,63 @@ def test_exact_parameter_counts():
     assert summarise(kept, "", (384, 288)).params / 1e6 == pytest.approx(128.60, abs=0.006)
 
 
-@pytest.mark.parametrize("name", [*list_models(), "hrnet_w20", "mshrnet_w16x4_small"])
+HRNETS = [name for name in list_models() if model_info(name).family == "hrnet"]
+
+
+@pytest.mark.parametrize("name", [*HRNETS, "hrnet_w20", "mshrnet_w16x4_small"])
 @pytest.mark.parametrize("head", ["heatmap", "offset"])
-def test_every_zoo_network_has_its_outputs(name, head):
+def test_every_hrnet_has_its_outputs(name, head):
     net = get_model(name, 5, head)
-    outputs = net(mx.sym.var("data"))
-    _, shapes, _ = mx.sym.Group(list(outputs)).infer_shape(data=(2, 3, 64, 96))
     maps = 5 if head == "heatmap" else 15
-    assert shapes == [(2, maps, 16, 24)] * net.spec.stages
+    assert shapes_of(net, (64, 96)) == [(1, maps, 16, 24)] * net.spec.stages
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in HRNETS])
+def test_every_other_network_has_its_outputs(name):
+    wanted = {
+        "mspn": [(1, 5, 16, 24)] * 4 * (model_info(name).stages or 0),
+        "higherhrnet": [(1, 10, 16, 24), (1, 5, 32, 48)],
+        "classification": [(1, 1000)],
+    }
+    assert shapes_of(get_model(name, 5), (64, 96)) == wanted[model_info(name).family]
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        ModelInfo("hrnet_w32", "hrnet", "heatmap", "standard", width=32, stages=1, modules=(1, 4, 3)),
+        ModelInfo("mshrnet_w24x3_small", "hrnet", "offset", "unbiased", width=24, stages=3, modules=(1, 1, 1)),
+        ModelInfo("mspn_r50x4", "mspn", "heatmap", stages=4, backbone="r50"),
+        ModelInfo("higherhrnet_w40", "higherhrnet", "associative", width=40, modules=(1, 4, 3)),
+        ModelInfo("hrnet_w18_small_cls", "classification", width=18, modules=(1, 1, 1)),
+    ],
+    ids=lambda info: info.name,
+)
+def test_names_stand_for_networks(info):
+    assert model_info(info.name) == info
+    net = get_model(info.name, 5)
+    assert (net.family, net.head, net.convention) == (info.family, info.head, info.convention)
+    for option in ("width", "stages", "modules", "backbone"):
+        assert getattr(net.spec, option, None) == getattr(info, option), option
+
+
+@pytest.mark.parametrize("name", ["mspn_r50x2", "higherhrnet_w32", "hrnet_w32_cls"])
+@pytest.mark.parametrize("head", [None, "heatmap"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        build_codec,
+        shifts,
+        lambda config: build_network(config, COCO_17),
+        lambda config: sanity_check(config, COCO_17),
+        lambda config: find_config(config.model.name),
+    ],
+    ids=["codec", "shifts", "network", "sanity", "predict"],
+)
+def test_networks_without_training_and_prediction_say_so(name, head, use):
+    config = build_config({"model": {"name": name, "head": head}}, "test")
+    with pytest.raises(ConfigError, match=rf"^model {name}: .* only hrnet_\* and mshrnet_\* are trained"):
+        use(config)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +196,7 @@ def test_aggregation_joins_the_stages():
         (lambda: get_model("mshrnet_w8x2", entri="hires"), "did you mean 'entry'"),
         (lambda: get_model("mshrnet_w8x2", entry="layer2"), "unknown entry 'layer2'"),
         (lambda: get_model("hrnet_w8", head="offsets"), "unknown head 'offsets'"),
-        (lambda: get_model("hrnet_w8", num_joints=0), "num_joints must be 1"),
+        (lambda: get_model("hrnet_w8", num_joints=0), "num_joints must be a whole number from 1 to 1000, found 0"),
         (lambda: get_model("hrnet_w0"), "width must be"),
         (lambda: get_model("hrnet_w8", modules=(1, 0, 1)), "modules are three counts"),
         (lambda: get_model("hrnet_w8", modules=3), "modules are three counts"),

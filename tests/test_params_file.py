@@ -202,7 +202,7 @@ OTHER_FILES = {
     "empty": (b"", "empty .0 bytes."),
     "one byte": (b"\x12", "no MXNet .params file"),
     "HTML": (b"\n<!DOCTYPE html><html><body>404</body></html>", "HTML page.*fetch it again"),
-    "PyTorch zip": (torch_zip(), "PyTorch checkpoint.*load_torch_state_dict"),
+    "PyTorch zip": (torch_zip(), "PyTorch checkpoint.*msposenet import"),
     "PyTorch before 1.6": (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2), "PyTorch checkpoint"),
     "Trainer states": (pickle.dumps({"states": 1}), "pickle, which is never opened"),
     "npz": (numpy_zip(), "zip archive"),

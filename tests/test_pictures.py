@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import cv2
@@ -12,18 +11,16 @@ from people_set import people_set, records_of
 from shared_data import sample
 
 from msposenet.config import AugmentationConfig, build_config
-from msposenet.data import benchmark
 from msposenet.data.augmentation import CropPlan
 from msposenet.data.formats.coco import read_coco
 from msposenet.data.formats.mpii import read_mpii
 from msposenet.data.images import read_image
 from msposenet.data.loader import TrainingLoader
 from msposenet.data.pictures import FilePictures, View
-from msposenet.data.plain_recipe import plain_sample
 from msposenet.data.samples import TrainingSamples, cut
-from msposenet.data.sampling import SampleOrder, sample_rng
+from msposenet.data.sampling import SampleOrder
 from msposenet.data.training_set import training_samples
-from msposenet.errors import ConfigError, DataError, ImageError
+from msposenet.errors import ImageError
 from msposenet.geometry import Convention
 from msposenet.skeletons import COCO_17
 
@@ -163,72 +160,3 @@ def test_configuration_chooses_the_decoding():
     made = training_samples(settings)
     pictures = made.records.image_index[made.order.of(0)]
     assert (np.diff(pictures) != 0).sum() + 1 == len(np.unique(pictures))
-
-
-# The benchmark
-
-
-def test_the_plain_recipe_makes_the_same_sample():
-    """What the loader is compared with is not a straw man: its crop, joints and targets are ours, bit for bit."""
-    from msposenet.codecs import GaussianCodec
-
-    records = records_of(people_set())
-    wh = (96, 128)  # a sigma of 1: the reference's window is whole px only then
-    made = TrainingSamples(records, wh, Convention.STANDARD, AugmentationConfig(), 3)
-    codec = GaussianCodec(wh, (24, 32), Convention.STANDARD, sigma=1.0)
-    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-    for index in range(12):
-        tensor, heatmaps, weights = plain_sample(
-            records.path(index), made.centers[index], made.sizes[index], records.keypoints[index], COCO_17,
-            AugmentationConfig(), wh, sample_rng(3, 0, index),
-        )  # fmt: skip
-        crop, joints, labelled = made.make(0, index)
-        np.testing.assert_allclose(tensor.transpose(1, 2, 0), (crop / np.float32(255) - mean) / std, atol=1e-6)
-        wanted, weight = codec.encode(joints[None], labelled[None])
-        np.testing.assert_array_equal(weights[:, 0], weight[0])
-        np.testing.assert_allclose(heatmaps, wanted[0], atol=1e-5)
-
-
-def test_contenders_take_turns_on_the_same_samples():
-    seen: dict[str, list[int]] = {"a": [], "b": []}
-    figures = benchmark.race({name: seen[name].append for name in seen}, samples=3, rounds=2)
-    assert seen["a"] == seen["b"] == [0, 0, 1, 2, 3, 4, 5]
-    assert figures[0].ratio == 1.0 and [figure.name for figure in figures] == ["a", "b"]
-
-
-def test_a_crowd_repeats_people_on_their_own_pictures():
-    records = records_of(people_set())
-    crowd = benchmark.crowded(records, 4.0)
-    assert len(crowd) == 4 * benchmark.pictures_of(records) == 4 * benchmark.pictures_of(crowd)
-    crowd.check()
-    assert benchmark.crowded(records, 0.5) is records
-
-
-def test_the_benchmark_takes_readable_pictures_with_all_their_people(tmp_path):
-    records = records_of(people_set())
-    some = benchmark.readable(records, 5)
-    assert 5 <= len(some) < len(records)
-    for picture in np.unique(some.image_index):
-        assert (some.image_index == picture).sum() == (records.image_index == picture).sum()
-    gone = replace(records, image_paths=np.char.add(records.image_paths, b"x"))
-    with pytest.raises(DataError, match="none of the pictures can be read"):
-        benchmark.readable(gone, 5)
-    with pytest.raises(ConfigError, match="--crowd is nan"):
-        benchmark.crowded(records, float("nan"))
-
-
-def test_bench_loader_prints_every_contender(tmp_path, capfd):
-    from msposenet.cli.bench import loader
-
-    annotations = people_set()
-    path = tmp_path / "c.yaml"
-    path.write_text(
-        f"data: {{train: {{annotations: {annotations}, images: {annotations.parent.parent / 'images'}}}, "
-        "input: [96, 64]}\nmodel: {name: hrnet_w8_small}\n"
-    )
-    loader(path, [], 4, 2, 0.0, True)
-    found = json.loads(capfd.readouterr().out)
-    names = [row["name"] for row in found["contenders"]]
-    assert names[:2] == [benchmark.BASELINE, benchmark.FLOOR] and "pack" in names and len(names) == 7
-    assert all(row["samples_per_second"] > 0 for row in found["contenders"])
-    assert set(found["stages_ms"]) == set(benchmark.STAGES) and "persons on" in found["measured_on"]

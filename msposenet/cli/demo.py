@@ -34,7 +34,7 @@ def demo(
     from msposenet.data.synthetic import SceneSpec, write_coco
     from msposenet.devices import contexts
     from msposenet.export.crops import parity_crops
-    from msposenet.export.symbol import export_symbol
+    from msposenet.export.folder import export_model
     from msposenet.inference.output import write_prediction
     from msposenet.inference.predictor import Predictor
     from msposenet.inference.scoring import score_sets
@@ -73,7 +73,7 @@ def demo(
     net = load_network(run, config, None, mx.cpu())
     skeleton = skeleton_of(config)
     crops, origin = parity_crops(config, skeleton)
-    checks = export_symbol(
+    checks = export_model(
         net, build_codec(config), skeleton, out / "export", crops, model=config.model.name, enlarge=config.data.enlarge
     )
     for check in checks:

@@ -20,17 +20,18 @@ def evaluate(
     ),
     overrides: list[str] = typer.Option([], "--set", help="Change a value, for example test.flip=false. Repeatable."),
     device: str = typer.Option("auto", help="cpu, gpu:0 or auto."),
+    processes: int = typer.Option(1, help="Processes that share the CPU's cores."),
     out: Optional[Path] = typer.Option(
         None, help="Write the result list (COCO form) to this file; with several sets a folder of one file each."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Score a model on the validation sets (data.val) of its configuration, each by its own metric."""
-    from msposenet.devices import contexts
     from msposenet.errors import ConfigError
     from msposenet.evaluation.results import write_results
+    from msposenet.inference.opened import open_engine
     from msposenet.inference.scoring import overall, score_sets
-    from msposenet.inference.source import find_config, load_topdown
+    from msposenet.inference.source import find_config
     from msposenet.progress import Reporter
     from msposenet.storage import file_name
 
@@ -39,7 +40,7 @@ def evaluate(
     config = find_config(model, tuple(overrides))
     if not config.data.val:
         raise ConfigError(f"{model}: data.val is not set: name its annotations and images")
-    engine, _ = load_topdown(model, weights, contexts([device])[0], config=config)
+    engine = open_engine(model, weights, device, processes=processes, config=config).engine
     reporter = Reporter()
     scored = score_sets(engine, config, reporter)
     for part in scored if out is not None else ():

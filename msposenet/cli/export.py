@@ -9,50 +9,105 @@ import typer
 
 from msposenet.cli.common import print_json
 
+# Height and width, px, that the published weights are made for.
+_INPUTS = {"mspn": [256, 192], "higherhrnet": [512, 512], "classification": [224, 224]}
+
 
 def export(
-    model: str = typer.Argument(..., metavar="RUN|NAME", help="Run directory, YAML file or model name."),
-    out: Path = typer.Option(Path("export"), help="Folder for deploy.json, symbols and params."),
-    to: str = typer.Option("symbol", help="Format: symbol (MXNet symbol/params)."),
+    model: str = typer.Argument(..., metavar="RUN|NAME|CONFIG", help="Run, model name (with --weights) or YAML file."),
+    out: Path = typer.Option(
+        Path("export"), help="Folder for deploy.json and the graphs; an earlier export in it goes."
+    ),
+    to: list[str] = typer.Option(
+        ["symbol"],
+        help="Format: symbol (MXNet symbol and params, CPU or GPU) or onnx (opset 13, any batch). Repeatable.",
+    ),
+    fused: bool = typer.Option(True, help="Beside the symbol, one with oneDNN's fused operators: MXNet on the CPU."),
     weights: Optional[Path] = typer.Option(None, help=".params file, checkpoint or run; a run's own when left out."),
     overrides: list[str] = typer.Option(
         [], "--set", help="Change a value, for example codec.decoder=peak. Repeatable."
     ),
     flip: bool = typer.Option(True, help="Build the mirrored pass into the graphs."),
+    network: bool = typer.Option(
+        False, help="The bare network instead, of any family: normalised float32 (N, 3, H, W) in, all its outputs out."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Export both graphs of a model: uint8 crops in, keypoints or heatmaps out; refuses when they differ from it."""
-    from msposenet.errors import ConfigError
+    """Export a model: two graphs of uint8 crops, one to keypoints, one to heatmaps, and deploy.json to use them with.
+
+    Batch norm is folded into the convolutions. Every file is loaded again and compared with the network on pictures of
+    people, at batch 1 and 8; one that differs is refused, and an earlier export stays as it was.
+    """
     from msposenet.export.crops import parity_crops
-    from msposenet.export.symbol import export_symbol
+    from msposenet.export.folder import export_model
+    from msposenet.export.network import export_network
+    from msposenet.export.staging import check_request
     from msposenet.inference.source import find_config, load_network, skeleton_of
     from msposenet.models.build import build_codec, shifts
     from msposenet.runtime import mx
 
-    if to != "symbol":
-        raise ConfigError(f"unknown format {to!r}; known: symbol")
-    config = find_config(model, tuple(overrides))
-    net = load_network(model, config, weights, mx.cpu())
-    codec = build_codec(config)
-    crops, origin = parity_crops(config, skeleton_of(config))
-    checks = export_symbol(
-        net,
-        codec,
-        skeleton_of(config),
-        out,
-        crops,
-        model=config.model.name,
-        enlarge=config.data.enlarge,
-        flip=flip,
-        shift=shifts(config),
-    )
+    check_request(out, to)
+    if network:
+        name, net, config = _bare(model, weights, tuple(overrides))
+        crops, origin = parity_crops(config, skeleton_of(config))
+        checks = export_network(net, out, crops, model=name, forms=to, fused=fused)
+    else:
+        config = find_config(model, tuple(overrides))
+        net = load_network(model, config, weights, mx.cpu())
+        codec = build_codec(config)
+        crops, origin = parity_crops(config, skeleton_of(config))
+        checks = export_model(
+            net,
+            codec,
+            skeleton_of(config),
+            out,
+            crops,
+            model=config.model.name,
+            enlarge=config.data.enlarge,
+            flip=flip,
+            shift=shifts(config),
+            forms=to,
+            fused=fused,
+        )
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     if as_json:
         parity = [
-            {"batch": check.batch, "map_error": check.map_error, "pixel_error": check.pixel_error} for check in checks
+            {key: getattr(check, key) for key in ("form", "batch", "map_error", "pixel_error", "unclear")}
+            for check in checks
         ]
-        print_json({"out": str(out), "crops": origin, "parity": parity})
+        print_json({"out": str(out), "crops": origin, "parity": parity, "bytes": sizes})
         return
     typer.echo(f"compared on {origin}")
     for check in checks:
         typer.echo(check.line())
-    typer.echo(f"wrote {out}: deploy.json, keypoints-symbol.json, heatmaps-symbol.json and their .params")
+    listed = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in sizes.items())
+    typer.echo(f"wrote {out}: {listed}")
+
+
+def _bare(model: str, weights: Optional[Path], overrides: tuple[str, ...]):
+    """Name and network of a zoo name of a family without configurations, or of what `find_config` finds; and what the
+    pictures to compare it on are cut by."""
+    from msposenet.config import build_config, override
+    from msposenet.errors import ConfigError
+    from msposenet.inference.source import find_config, load_network
+    from msposenet.models.initialise import initialise
+    from msposenet.models.zoo import get_model, model_info
+    from msposenet.runtime import mx
+    from msposenet.weights.files import load_weights
+
+    family = None
+    if not Path(model).exists():
+        try:
+            family = model_info(model).family
+        except ConfigError:
+            family = None  # find_config says what else could have been meant
+    if family in (None, "hrnet"):
+        config = find_config(model, overrides)
+        return config.model.name, load_network(model, config, weights, mx.cpu()), config
+    if weights is None:
+        raise ConfigError(f"{model} is not a run, so it holds no weights; name them with --weights FILE")
+    config = build_config(override({"data": {"input": _INPUTS[family]}}, overrides), model)
+    net = get_model(model)
+    initialise(net)
+    load_weights(net, weights)
+    return model, net, config

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from msposenet.cli import bench, check_data, demo, evaluate, export, launch, pack, predict, summary, train
+from msposenet.cli import (
+    bench,
+    check_data,
+    demo,
+    evaluate,
+    export,
+    import_weights,
+    launch,
+    pack,
+    predict,
+    summary,
+    train,
+)
 from msposenet.errors import PoseError
 
 app = typer.Typer(
@@ -22,6 +34,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("import")(import_weights.import_weights)
 app.command("check-data")(check_data.check_data)
 app.command("pack")(pack.pack)
 app.command("summary")(summary.summary)

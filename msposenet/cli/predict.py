@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import typer
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -20,8 +22,12 @@ def predict(
     threshold: float = typer.Option(0.2, help="Joints scoring this or less are not drawn."),
     flip: bool = typer.Option(True, help="Average with the mirrored picture."),
     device: str = typer.Option("auto", help="cpu, gpu:0 or auto."),
+    processes: int = typer.Option(1, help="Processes that share the CPU's cores, for many pictures."),
+    latency: bool = typer.Option(False, help="Soonest for one picture; threads spin, so neighbours suffer."),
 ) -> None:
     """Find people's keypoints: without --box the whole picture is one person's box."""
+    if latency:
+        os.environ["MSPOSENET_LATENCY"] = "1"  # before MXNet loads
     from msposenet import Predictor
     from msposenet.data.images import read_image
     from msposenet.errors import ConfigError, ImageError
@@ -32,22 +38,29 @@ def predict(
     boxes = [_box(text) for text in box] or None
     if boxes and len(paths) > 1:
         raise ConfigError(f"--box is for a single picture, {len(paths)} were given")
-    predictor = Predictor(model, weights, device, flip)
+    predictor = Predictor(model, weights, device, flip, processes)
     reporter = Reporter()
     failed: list[str] = []
     names = _names(paths)
-    with reporter.task("predicting") as advance:
-        for done, path in enumerate(paths, start=1):
+    shown: list[tuple[Path, np.ndarray]] = []  # read, and not yet written
+
+    def pictures():
+        for path in paths:
             try:
                 image = read_image(path, honour_exif=True)
             except ImageError as error:
                 failed.append(str(error))
                 reporter.say(f"skipped: {error}")
                 continue
-            people = replace(predictor(image, boxes), name=str(path))
-            picture, data = write_prediction(out, names[path], image, people, threshold)
+            shown.append((path, image))
+            yield image, boxes
+
+    with reporter.task("predicting") as advance:
+        for done, people in enumerate(predictor.stream(pictures()), start=1):
+            path, image = shown.pop(0)
+            picture, data = write_prediction(out, names[path], image, replace(people, name=str(path)), threshold)
             reporter.say(f"{path}: {len(people)} people, best score {_best(people):.3f} -> {picture}, {data}")
-            advance(done, len(paths))
+            advance(done + len(failed), len(paths))
     if failed:
         raise ImageError(f"{len(failed)} of {len(paths)} pictures could not be read: {'; '.join(failed[:5])}")
 

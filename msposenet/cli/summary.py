@@ -14,8 +14,10 @@ from msposenet.errors import ConfigError
 def summary(
     name: Optional[str] = typer.Argument(None, help="A model's name; without it the known names are listed."),
     input_size: str = typer.Option("256x192", "--input", help="Height x width of the crop in px."),
-    joints: int = typer.Option(17, help="Number of joints.", min=1),
-    head: Optional[str] = typer.Option(None, help="heatmap or offset; the model's own when left out."),
+    joints: int = typer.Option(17, help="Number of joints; classification has num_classes, an --option.", min=1),
+    head: Optional[str] = typer.Option(
+        None, help="hrnet_* and mshrnet_*: heatmap or offset; the model's own when left out."
+    ),
     option: list[str] = typer.Option([], help="Construction option, for example entry=hires. May be repeated."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -33,7 +35,9 @@ def summary(
     if as_json:
         print_json(figures.as_dict())
         return
-    typer.echo(f"{name} at {input_size}, {joints} joints, {net.head} head, {net.convention} pixel convention")
+    made_for = f"{joints} joints, {net.head} head" if net.head else f"{net.spec.num_classes} classes"
+    convention = f", {net.convention} pixel convention" if net.convention else ""
+    typer.echo(f"{name} at {input_size}, {made_for}{convention}")
     typer.echo(f"parameters      {figures.params:,} ({figures.params / 1e6:.2f} M)")
     typer.echo(f"multiply-adds   {figures.multiply_adds / 1e9:.2f} x 10^9 = {figures.multiply_adds / GIBI:.2f} x 2^30")
 

@@ -15,6 +15,8 @@ from msposenet.geometry import Convention
 CENTRES = ("rounded", "unrounded", "dark")
 DECODERS = ("quarter", "dark", "udp", "argmax")
 _TINY = 1e-30  # an empty map has no height to scale back to
+_LEAST = 1e-10  # DARK's bound below the logarithm
+_BOUND = 1e-9  # what is above it blurred is above _LEAST scaled, with room for rounding
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,15 @@ class GaussianCodec:
 
     def decode(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Heatmaps (N, K, H, W) -> x, y (N, K, 2) in heatmap px and scores (N, K), the peak values."""
+        maps = np.ascontiguousarray(maps)
         xy, score = peaks.find_peaks(maps)
+        planes, xy_plane = maps.reshape(-1, *maps.shape[2:]), xy.reshape(-1, 2)
         if self.decoder == "quarter":
-            xy = xy + _quarter_offset(maps, xy)
+            _add_quarter(planes, xy_plane)
         elif self.decoder == "dark":
-            xy = xy + _dark_step(maps, xy, self.kernel)
+            _add_dark_step(planes, xy_plane, self.kernel)
         elif self.decoder == "udp":
-            xy = xy + _udp_step(maps, xy, self.kernel)
+            _add_udp_step(planes, xy_plane, self.kernel)
         return xy, score
 
     def decode_in_graph(self, F, maps, num_joints: int):
@@ -133,14 +137,14 @@ class GaussianCodec:
         return maps
 
 
-def _quarter_offset(maps: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """A quarter pixel towards the higher neighbour, where the peak is not at the border (HRNet)."""
-    height, width = maps.shape[2:]
-    x, y = xy[..., 0], xy[..., 1]
-    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    dx = peaks.values_at(maps, x + 1, y) - peaks.values_at(maps, x - 1, y)
-    dy = peaks.values_at(maps, x, y + 1) - peaks.values_at(maps, x, y - 1)
-    return np.stack([np.sign(dx), np.sign(dy)], axis=2) * 0.25 * inside[..., None]
+def _add_quarter(maps: np.ndarray, xy: np.ndarray) -> None:
+    """Moves peaks `xy` (M, 2) of (M, H, W) maps a quarter pixel towards the higher neighbour, except at the border."""
+    _, height, width = maps.shape
+    x, y = xy[:, 0].astype(int), xy[:, 1].astype(int)
+    inside = np.flatnonzero((x > 1) & (x < width - 1) & (y > 1) & (y < height - 1))
+    flat, cells = maps.reshape(-1), (inside * height + y[inside]) * width + x[inside]
+    for axis, step in enumerate((1, width)):
+        xy[inside, axis] += 0.25 * np.sign(flat[cells + step] - flat[cells - step])
 
 
 def _quarter_in_graph(F, maps, x, y, height: int, width: int):
@@ -153,15 +157,32 @@ def _picker(F, maps, x, y, height: int, width: int):
     return lambda dx, dy: peaks.pick_in_graph(F, maps, x + dx, y + dy, height, width)
 
 
-def _dark_step(maps: np.ndarray, xy: np.ndarray, kernel: int) -> np.ndarray:
-    """Newton's step on the logarithm of the blurred map (DARK, equation 8); second differences two cells wide."""
+def _add_dark_step(maps: np.ndarray, xy: np.ndarray, kernel: int) -> None:
+    """Newton's step on the logarithm of the blurred map (DARK, equation 8); second differences two cells wide.
+
+    Moves peaks `xy` (M, 2) of (M, H, W) maps. The reference blurs whole maps, scales each by the factor that its peak
+    has lost, and takes the logarithm of what is above 1e-10. The step is made of differences of 13 logarithms around
+    the peak, in which the factor cancels: it is enough to blur there. Only the bound of 1e-10 needs the factor. It is
+    never below 1, as blurring raises no peak; so where all 13 blurred values are above the bound they are above it
+    after scaling too, and the few other maps are blurred whole.
+    """
+    _, height, width = maps.shape
+    inside = np.flatnonzero(((xy > 1) & (xy < np.array([width - 2, height - 2]))).all(axis=1))
+    near = peaks.blurred_around(maps, inside, xy[inside], 2, kernel, reflect=False).astype(np.float64)
+    bound = np.flatnonzero((near < _BOUND).any(axis=(1, 2)))
+    if len(bound):
+        near[bound] = _scaled_around(maps[inside[bound]], xy[inside[bound]].astype(int), kernel)
+    logs = np.log(np.maximum(near, _LEAST))
+    x, y = xy[inside, 0], xy[inside, 1]
+    xy[inside] += _newton(np, lambda dx, dy: logs[:, 2 + dy, 2 + dx], x, y, height, width)
+
+
+def _scaled_around(maps: np.ndarray, xy: np.ndarray, kernel: int) -> np.ndarray:
+    """5 x 5 cells around `xy` (J, 2) of the reference's blurred and scaled maps, for (J, H, W) maps -> (J, 5, 5)."""
     blurred = peaks.blur(maps, kernel, border=cv2.BORDER_CONSTANT)
-    # Blurring lowers the peak; the reference scales each map back to its old one before taking the logarithm.
-    blurred *= maps.max(axis=(2, 3), keepdims=True) / np.maximum(blurred.max(axis=(2, 3), keepdims=True), _TINY)
-    logs = np.log(np.maximum(blurred, 1e-10))
-    x, y = xy[..., 0], xy[..., 1]
-    at = lambda dx, dy: peaks.values_at(logs, x + dx, y + dy)  # noqa: E731
-    return _newton(np, at, x, y, *maps.shape[2:])
+    blurred *= maps.max(axis=(1, 2), keepdims=True) / np.maximum(blurred.max(axis=(1, 2), keepdims=True), _TINY)
+    steps, rows = np.arange(-2, 3), np.arange(len(maps))[:, None, None]
+    return blurred[rows, (xy[:, 1, None] + steps)[:, :, None], (xy[:, 0, None] + steps)[:, None, :]]
 
 
 def _newton(F, at, x, y, height: int, width: int):
@@ -174,23 +195,25 @@ def _newton(F, at, x, y, height: int, width: int):
     inside = (x > 1) * (x < width - 2) * (y > 1) * (y < height - 2) * (determinant != 0)
     safe = determinant + (determinant == 0)
     steps = [-(dyy * dx - dxy * dy) / safe * inside, -(dxx * dy - dxy * dx) / safe * inside]
-    return np.stack(steps, axis=2) if F is np else steps
+    return np.stack(steps, axis=-1) if F is np else steps
 
 
 def _dark_in_graph(F, maps, x, y, height: int, width: int, num_joints: int, kernel: int):
     blurred = peaks.blur_in_graph(F, maps, num_joints, kernel, reflect=False)
     highest = F.broadcast_maximum(F.max(blurred, axis=(2, 3), keepdims=True), F.full((1, 1, 1, 1), _TINY))
     ratio = F.max(maps, axis=(2, 3), keepdims=True) / highest
-    logs = F.log(F.broadcast_maximum(F.broadcast_mul(blurred, ratio), F.full((1, 1, 1, 1), 1e-10)))
+    logs = F.log(F.broadcast_maximum(F.broadcast_mul(blurred, ratio), F.full((1, 1, 1, 1), _LEAST)))
     return _newton(F, _picker(F, logs, x, y, height, width), x, y, height, width)
 
 
-def _udp_step(maps: np.ndarray, xy: np.ndarray, kernel: int) -> np.ndarray:
-    """UDP's form of the step: clipped logarithm, differences one cell wide, the border repeated."""
-    logs = np.log(np.clip(peaks.blur(maps, kernel), 0.001, 50))
-    x, y = xy[..., 0], xy[..., 1]
-    at = lambda dx, dy: peaks.values_at(logs, x + dx, y + dy)  # noqa: E731
-    return np.stack(_udp_newton(at), axis=2)
+def _add_udp_step(maps: np.ndarray, xy: np.ndarray, kernel: int) -> None:
+    """UDP's form of the step: clipped logarithm, differences one cell wide, the border repeated.
+
+    Moves peaks `xy` (M, 2) of (M, H, W) maps; only the cells around them are blurred, the others play no part.
+    """
+    near = peaks.blurred_around(maps, np.arange(len(maps)), xy, 1, kernel, reflect=True)
+    logs = np.log(np.clip(near, 0.001, 50))
+    xy += np.stack(_udp_newton(lambda dx, dy: logs[:, 1 + dy, 1 + dx]), axis=-1)
 
 
 def _udp_newton(at):

@@ -83,17 +83,23 @@ class OffsetCodec:
 
         A joint whose class map has no positive value is put at (0, 0).
         """
-        classes = np.ascontiguousarray(maps[:, 0::3])
-        dx, dy = np.ascontiguousarray(maps[:, 1::3]), np.ascontiguousarray(maps[:, 2::3])
-        if self.kernel > 1:
-            classes = peaks.blur(classes, 2 * self.kernel + 1)
-            dx, dy = peaks.blur(dx, self.kernel), peaks.blur(dy, self.kernel)
+        maps = np.ascontiguousarray(maps)
+        classes = maps[:, 0::3]
+        classes = peaks.blur(classes, 2 * self.kernel + 1) if self.kernel > 1 else np.ascontiguousarray(classes)
         if self.decoder == "vote":
+            dx, dy = (
+                peaks.blur(part, self.kernel) if self.kernel > 1 else part for part in (maps[:, 1::3], maps[:, 2::3])
+            )
             return self._vote(classes, dx * self.radius, dy * self.radius)
         xy, score = peaks.find_peaks(classes)
-        x, y = xy[..., 0], xy[..., 1]
-        step = np.stack([peaks.values_at(dx, x, y), peaks.values_at(dy, x, y)], axis=2) * self.radius
-        return xy + step * (score > 0)[..., None], score
+        planes, xy_plane = maps.reshape(-1, *maps.shape[2:]), xy.reshape(-1, 2)
+        found = np.flatnonzero(score.reshape(-1) > 0)
+        at = xy_plane[found]
+        for axis in (0, 1):
+            # The class map is blurred whole, to find its peak; of the offsets only the cell at the peak.
+            step = peaks.blurred_around(planes, 3 * found + 1 + axis, at, 0, self.kernel, reflect=True)[:, 0, 0]
+            xy_plane[found, axis] += step * self.radius
+        return xy, score
 
     def _vote(self, classes: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hough voting: cell j adds its class score, bilinearly, to the point that its offset shows.
@@ -101,19 +107,21 @@ class OffsetCodec:
         The fused map is divided by the disk's area, so a perfect joint scores 1 (the kernel's mass); the position is
         the centre of mass of the 3x3 cells around the fused map's peak, which undoes the bilinear spreading.
         """
-        count, joints, height, width = classes.shape
-        weights = np.maximum(classes, 0).astype(np.float64)
-        x = np.clip(np.arange(width) + dx, 0, width - 1)
-        y = np.clip(np.arange(height)[:, None] + dy, 0, height - 1)
-        left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-        base = np.arange(count * joints).reshape(count, joints, 1, 1) * (height * width)
-        fused = np.zeros(count * joints * height * width)
-        for step_x in (0, 1):
-            for step_y in (0, 1):
-                share = (1 - np.abs(x - left - step_x)) * (1 - np.abs(y - top - step_y)) * weights
-                cell_x, cell_y = np.minimum(left + step_x, width - 1), np.minimum(top + step_y, height - 1)
-                cells = (base + cell_y * width + cell_x).ravel()
-                fused += np.bincount(cells, share.ravel(), minlength=fused.size)
+        _, _, height, width = classes.shape
+        planes = classes.reshape(-1, height, width)
+        plane, row, column = voters = np.nonzero(planes > 0)
+        weights = planes[voters].astype(np.float64)
+        x = np.clip(column + dx.reshape(planes.shape)[voters], 0, width - 1)
+        y = np.clip(row + dy.reshape(planes.shape)[voters], 0, height - 1)
+        left, top = x.astype(int), y.astype(int)
+        right_share, low_share = x - left, y - top
+        cells = (plane * height + top) * width + left
+        # A vote on the last column or row has no share beyond it.
+        to_right, below = left < width - 1, (top < height - 1) * width
+        fused = np.zeros(planes.size)
+        for cell_x, share_x in ((0, 1 - right_share), (to_right, right_share)):
+            for cell_y, share_y in ((0, 1 - low_share), (below, low_share)):
+                fused += np.bincount(cells + cell_x + cell_y, share_x * share_y * weights, minlength=planes.size)
         fused = fused.reshape(classes.shape) / (np.pi * self.radius**2)
         xy, _ = peaks.find_peaks(fused)
         return _centre_of_mass(fused, xy)

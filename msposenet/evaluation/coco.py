@@ -1,15 +1,12 @@
-"""COCO keypoint scores: pycocotools' COCOeval, with guards against the input that makes it give a wrong number.
+"""COCO keypoint scores: pycocotools' own numbers, with guards against the input that makes it give a wrong one.
 
 COCOeval scores NaN keypoints, NaN areas and 50 numbers for 17 joints as AP 1.000, loses people whose annotation id is
 0 or occurs twice, and dies on an empty result list. Here each of these is an error or a sentence in the notes; on
-sound input the numbers are COCOeval's own.
+sound input the numbers are COCOeval's to the last bit, from operations on whole arrays.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +16,13 @@ import numpy as np
 
 from msposenet.errors import ConfigError, DataError, ResultError
 from msposenet.evaluation.checks import ImageId, read_json
+from msposenet.evaluation.coco_curves import ten_numbers
+from msposenet.evaluation.coco_match import MAX_RESULTS, Matches, People, match
 from msposenet.evaluation.ground_truth import GroundTruth, read_ground_truth
-from msposenet.evaluation.results import check_results
+from msposenet.evaluation.results import Result, check_results
 from msposenet.skeletons import COCO_17, Skeleton
 
 STAT_NAMES = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")  # COCOeval's order
-MAX_RESULTS = 20  # per image
 
 _LINE = " {:<18} {} @[ IoU={:<9} | area={:>6s} | maxDets={:>3d} ] = {:0.3f}"  # COCOeval.summarize
 _SIZES = {"M": "medium", "L": "large"}
@@ -59,8 +57,10 @@ class Scores:
     people: int
     results: int
     notes: tuple[str, ...] = ()
-    _oks: dict[ImageId, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
-    _annotation_ids: dict[ImageId, list[ImageId]] = field(default_factory=dict, repr=False, compare=False)
+    _images: dict[ImageId, int] = field(default_factory=dict, repr=False, compare=False)  # id -> number
+    _people: People | None = field(default=None, repr=False, compare=False)
+    _people_ids: list[ImageId] = field(default_factory=list, repr=False, compare=False)
+    _matches: Matches | None = field(default=None, repr=False, compare=False)
 
     @property
     def main(self) -> tuple[str, float]:
@@ -73,17 +73,23 @@ class Scores:
         return {name: getattr(self, name) for name in ("AP", "AP50", "AP75", "AR")}
 
     def oks_of_image(self, image_id: ImageId) -> np.ndarray:
-        """COCOeval's OKS matrix (D, G): the at most 20 best results in falling score, all annotations in file order."""
-        return self._oks[self._known(image_id)]
+        """COCOeval's OKS matrix (D, G): the at most 20 best results in falling score, all annotations in file order.
+
+        (0, G) where nobody was found or annotated.
+        """
+        image, people = self._known(image_id), len(self.annotation_ids(image_id))
+        oks = self._matches.oks[slice(*self._matches.starts[image : image + 2])]
+        return oks.reshape(-1, people) if people else np.zeros((0, 0))
 
     def annotation_ids(self, image_id: ImageId) -> list[ImageId]:
         """Annotation ids of the columns of `oks_of_image`, as they stand in the annotation file."""
-        return self._annotation_ids[self._known(image_id)]
+        image = self._known(image_id)
+        return self._people_ids[slice(*np.searchsorted(self._people.image, [image, image + 1]))]
 
-    def _known(self, image_id: ImageId) -> ImageId:
-        if image_id not in self._oks:
-            raise DataError(f"image {image_id!r} was not evaluated; {len(self._oks)} images were")
-        return image_id
+    def _known(self, image_id: ImageId) -> int:
+        if image_id not in self._images:
+            raise DataError(f"image {image_id!r} was not evaluated; {len(self._images)} images were")
+        return self._images[image_id]
 
     def as_dict(self) -> dict[str, Any]:
         """The scores under their standard names with `boxes`, the counts and the notes: what `eval --json` prints."""
@@ -137,7 +143,7 @@ def result_columns(
     """`check_results` on the content of a result list or file, with the images and the category of `truth`."""
     from_file = isinstance(results, (str, Path))
     source = str(results) if from_file else "results"
-    records = read_json(results, ResultError) if from_file else results
+    records = read_json(results, ResultError, list[Result]) if from_file else results
     return check_results(
         records, skeleton.num_joints, source=source, image_ids=truth.image_ids, category_id=truth.category_id
     )
@@ -152,35 +158,28 @@ def score_images(
 ) -> Scores:
     """COCOeval's scores of the results in `columns` (of `result_columns`) on the images `image_ids` of `truth`."""
     # COCOeval settles equal scores of two images by the order of their ids.
-    number = {image_id: position for position, image_id in enumerate(image_ids, start=1)}
-    result_images, keypoints, scores = _only(columns, number)
-    people_of: dict[ImageId, list[int]] = {image_id: [] for image_id in number}
-    for row, image_id in enumerate(truth.image_of):
-        if image_id in number:
-            people_of[image_id].append(row)
-    evaluator = _run(
-        list(number.values()),
-        _truth_records(truth, number),
-        _result_records(result_images, keypoints, scores, number),
-        sigmas,
-    )
-    oks = {image_id: _matrix(evaluator.ious[number[image_id], 1], len(people_of[image_id])) for image_id in number}
-    stats = dict(zip(STAT_NAMES, map(float, evaluator.stats)))
-    scored = truth.scored
-    scored_of = {image_id: scored[rows] for image_id, rows in people_of.items() if scored[rows].any()}
+    number = {image_id: position for position, image_id in enumerate(image_ids)}
+    rows, people = _people(truth, number)
+    found_on = np.array([number.get(image_id, -1) for image_id in columns[0]], np.int64)
+    asked = np.flatnonzero(found_on >= 0)
+    found_on, keypoints, scores = found_on[asked], columns[1][asked], columns[2][asked]
+    matches = match(people, len(number), found_on, keypoints, scores, sigmas)
+    stats = dict(zip(STAT_NAMES, ten_numbers(matches).tolist()))
     notes = list(truth.notes)
-    if len(result_images) < len(columns[0]):
-        notes.append(f"{len(columns[0]) - len(result_images)} results of images that were not asked for are left out")
-    notes += _notes(stats, result_images, keypoints, {image: oks[image][:, kept] for image, kept in scored_of.items()})
+    if len(asked) < len(columns[0]):
+        notes.append(f"{len(columns[0]) - len(asked)} results of images that were not asked for are left out")
+    notes += _notes(stats, found_on, keypoints, people, matches)
     return Scores(
         **stats,
         boxes=boxes,
         images=len(number),
-        people=int(sum(kept.sum() for kept in scored_of.values())),
-        results=len(result_images),
+        people=int(people.scored.sum()),
+        results=len(asked),
         notes=tuple(notes),
-        _oks=oks,
-        _annotation_ids={image_id: [truth.annotation_ids[row] for row in rows] for image_id, rows in people_of.items()},
+        _images=number,
+        _people=people,
+        _people_ids=[truth.annotation_ids[row] for row in rows.tolist()],
+        _matches=matches,
     )
 
 
@@ -204,102 +203,53 @@ def chosen_images(truth: GroundTruth, image_ids: Iterable[ImageId] | None) -> li
     return [image_id for image_id in truth.image_ids if image_id in wanted]
 
 
-def _only(
-    columns: tuple[list[ImageId], np.ndarray, np.ndarray], wanted: dict[ImageId, int]
-) -> tuple[list[ImageId], np.ndarray, np.ndarray]:
-    image_ids, keypoints, scores = columns
-    rows = [row for row, image_id in enumerate(image_ids) if image_id in wanted]
-    return [image_ids[row] for row in rows], keypoints[rows], scores[rows]
-
-
-def _truth_records(truth: GroundTruth, number: dict[ImageId, int]) -> list[dict[str, Any]]:
-    rows = [row for row, image_id in enumerate(truth.image_of) if image_id in number]
-    # Numbered from 1: COCOeval writes the id of the matched person down and takes 0 for "no match".
-    return [
-        {
-            "id": position,
-            "image_id": number[truth.image_of[row]],
-            "category_id": 1,
-            "keypoints": truth.keypoints[row].ravel(),
-            "area": float(truth.areas[row]),
-            "bbox": truth.boxes[row].tolist(),
-            "iscrowd": int(truth.crowd[row]),
-            "num_keypoints": int(truth.num_keypoints[row]),
-        }
-        for position, row in enumerate(rows, start=1)
-    ]
-
-
-def _result_records(
-    image_ids: list[ImageId], keypoints: np.ndarray, scores: np.ndarray, number: dict[ImageId, int]
-) -> list[dict[str, Any]]:
-    """What `COCO.loadRes` makes of results without `bbox`; it fails on an empty list."""
-    areas = np.ptp(keypoints[..., :2], axis=1).prod(axis=1)
-    return [
-        {
-            "id": position,
-            "image_id": number[image_id],
-            "category_id": 1,
-            "keypoints": pose.ravel(),
-            "area": float(area),
-            "score": float(score),
-        }
-        for position, (image_id, pose, area, score) in enumerate(zip(image_ids, keypoints, areas, scores), start=1)
-    ]
-
-
-def _run(images: list[int], truth: list[dict[str, Any]], results: list[dict[str, Any]], sigmas: np.ndarray) -> Any:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    def index(annotations: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": image} for image in images],
-            "categories": [{"id": 1, "name": "person"}],
-            "annotations": annotations,
-        }
-        coco.createIndex()
-        return coco
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(index(truth), index(results), "keypoints")
-        evaluator.params.kpt_oks_sigmas = sigmas
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return evaluator
-
-
-def _matrix(oks: Any, people: int) -> np.ndarray:
-    # COCOeval gives [] where either side is empty.
-    return np.asarray(oks, np.float64).reshape(-1, people) if len(oks) else np.zeros((0, people))
+def _people(truth: GroundTruth, number: dict[ImageId, int]) -> tuple[np.ndarray, People]:
+    """The annotated people of the images in `number`, image by image, and their rows in `truth`."""
+    image = np.array([number.get(image_id, -1) for image_id in truth.image_of], np.int64)
+    rows = np.argsort(image, kind="stable")
+    rows = rows[image[rows] >= 0]
+    return rows, People(
+        image=image[rows],
+        keypoints=truth.keypoints[rows],
+        areas=truth.areas[rows],
+        boxes=truth.boxes[rows],
+        crowd=truth.crowd[rows],
+        scored=truth.scored[rows],
+    )
 
 
 def _notes(
-    stats: dict[str, float],
-    result_images: list[ImageId],
-    keypoints: np.ndarray,
-    scored_oks: dict[ImageId, np.ndarray],
+    stats: dict[str, float], found_on: np.ndarray, keypoints: np.ndarray, people: People, matches: Matches
 ) -> list[str]:
-    """Sentences on these scores; `scored_oks` holds each image with scored people and their columns of the OKS."""
+    """Sentences on these scores of the results on images `found_on` (N,) with `keypoints` (N, K, 3)."""
     notes = [sentence for name, sentence in _MINUS_ONE.items() if stats[name] == -1]
-    if not result_images:
+    if not len(found_on):
         return [*notes, "the result list is empty: nobody was found, or nothing was written"]
-    missed = len(scored_oks.keys() - set(result_images))
+    inhabited = np.unique(people.image[people.scored])
+    results_on = np.bincount(found_on, minlength=len(matches.starts) - 1)
+    missed = int((results_on[inhabited] == 0).sum())
     if missed:
-        notes.append(f"{missed} of {len(scored_oks)} images with people have no result")
-    poses = {(image_id, pose[:, :2].tobytes()) for image_id, pose in zip(result_images, keypoints)}
-    repeated = len(result_images) - len(poses)
+        notes.append(f"{missed} of {len(inhabited)} images with people have no result")
+    repeated = _repeated(found_on, keypoints[..., :2])
     if repeated:
         notes.append(f"{repeated} results repeat another pose of their image and count as false; run OKS-NMS first")
-    beyond = sum(max(0, count - MAX_RESULTS) for count in Counter(result_images).values())
+    beyond = int(np.maximum(results_on - MAX_RESULTS, 0).sum())
     if beyond:
         notes.append(f"{beyond} results beyond the best {MAX_RESULTS} of their image are not scored")
     if stats["AP"] == 0:
-        best = max((float(matrix.max()) for matrix in scored_oks.values() if matrix.size), default=0.0)
+        best = float(matches.oks[people.scored[matches.person]].max(initial=0))
         notes.append(
             f"AP is 0 although there are results; the best OKS is {best:.3g}, and below 0.5 nothing counts: "
             "were the weights loaded, are the keypoints in image px and in the order of the skeleton?"
         )
     return notes
+
+
+def _repeated(found_on: np.ndarray, xy: np.ndarray) -> int:
+    """How many poses `xy` (N, K, 2) are those of another result of the same image."""
+    sums = xy.sum(axis=(1, 2))
+    order = np.lexsort((sums, found_on))
+    # Only poses of one sum can be the same one; there are few.
+    beside = (np.diff(found_on[order]) == 0) & (np.diff(sums[order]) == 0)
+    rows = order[np.r_[beside, False] | np.r_[False, beside]]
+    return len(rows) - len({(image, pose.tobytes()) for image, pose in zip(found_on[rows].tolist(), xy[rows])})

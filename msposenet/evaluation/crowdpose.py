@@ -1,6 +1,6 @@
 """CrowdPose's official scores: COCO's AP on 0.53 x the box for an area, and the AP of easy, medium and hard pictures.
 
-The rules are those of xtcocotools 1.14.3 with `keypoints_crowd` (CrowdPose's own evaluation, kept up), computed by
+The rules are those of xtcocotools 1.14.3 with `keypoints_crowd` (CrowdPose's own evaluation, kept up), computed as in
 pycocotools' COCOeval: what differs is the area, that there are no medium and large people, and the split by crowdIndex.
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -17,12 +17,32 @@ from msposenet.evaluation.checks import (
     ImageId,
     check_finite,
     check_id,
+    check_ids,
     check_records,
     number_table,
     read_json,
     short,
 )
 from msposenet.skeletons import Skeleton
+
+
+class _Annotation(TypedDict, total=False):
+    """What scoring wants of an annotation, as `read_json` takes it."""
+
+    id: Any
+    image_id: Any
+    category_id: Any
+    keypoints: list[float]
+    bbox: list[float]
+    area: Any
+    iscrowd: Any
+    num_keypoints: Any
+
+
+class _File(TypedDict, total=False):
+    images: Any
+    annotations: list[_Annotation]
+    categories: Any
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ def read_ground_truth(
     beyond 1e6 px, the skeleton's joints in another order.
     """
     name = "ground truth" if isinstance(source, dict) else str(source)
-    content = source if isinstance(source, dict) else read_json(source, DataError)
+    content = source if isinstance(source, dict) else read_json(source, DataError, _File)
     if not isinstance(content, dict):
         raise DataError(f"{name}: expected an object with images, annotations, categories; found {short(content)}")
     for key in ("images", "annotations", "categories"):
@@ -75,7 +95,9 @@ def read_ground_truth(
     image_ids = _image_ids(content["images"], name)
     everything = content["annotations"]
     check_records(everything, ("id", "image_id", "category_id"), name, "annotation", DataError)
-    _reject_repeated([check_id(entry["id"], name, DataError) for entry in everything], f"{name}: annotation ids")
+    _reject_repeated(
+        check_ids([entry["id"] for entry in everything], lambda row: name, DataError), f"{name}: annotation ids"
+    )
     annotations = [entry for entry in everything if entry["category_id"] == category_id]
     check_records(annotations, ("keypoints", "bbox"), name, "annotation", DataError)
     others = len(everything) - len(annotations)
@@ -101,7 +123,7 @@ def _columns(
         check_finite(table, place, key, DataError)
         return table[:, 0]
 
-    image_of = [check_id(entry["image_id"], place(row), DataError) for row, entry in enumerate(annotations)]
+    image_of = check_ids([entry["image_id"] for entry in annotations], place, DataError)
     listed = set(image_ids)
     for row, image_id in enumerate(image_of):
         if image_id not in listed:
@@ -176,7 +198,7 @@ def _category(categories: Any, skeleton: Skeleton, source: str) -> int:
 
 def _image_ids(images: Any, source: str) -> list[ImageId]:
     check_records(images, ("id",), source, "image", DataError)
-    ids = [check_id(entry["id"], f"{source}: image {row}", DataError) for row, entry in enumerate(images)]
+    ids = check_ids([entry["id"] for entry in images], lambda row: f"{source}: image {row}", DataError)
     _reject_repeated(ids, f"{source}: image ids")
     return sorted(ids, key=lambda image_id: (isinstance(image_id, str), image_id))
 

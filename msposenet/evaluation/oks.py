@@ -9,6 +9,7 @@ import numpy as np
 
 # Above this many joint pairs the matrix is made in slices: 1,000 poses against each other would hold 0.5 GB of arrays.
 _PAIRS_AT_ONCE = 2_000_000
+_NUMBERS_AT_ONCE = 50_000  # so that the arrays of one slice stay in the cache
 _EPSILON = np.spacing(1)
 
 
@@ -56,16 +57,54 @@ def oks_to_ground_truth(
     side (x - w to x + 2w), so a prediction inside it has OKS 1 and can be matched to the region. Returns (D, G).
     Source: `COCOeval.computeOks` of pycocotools.
     """
-    xy = np.asarray(keypoints, np.float64)[:, None, :, :2]
-    truth = np.asarray(ground_truth, np.float64)
-    boxes = np.asarray(boxes, np.float64)
-    low = (boxes[:, :2] - boxes[:, 2:])[:, None, :]
-    high = (boxes[:, :2] + 2 * boxes[:, 2:])[:, None, :]
-    labelled = truth[..., 2] > 0
-    without_joints = ~labelled.any(axis=1)
-    outside = np.maximum(0, low - xy) + np.maximum(0, xy - high)
-    distance = np.where(without_joints[:, None, None], outside, xy - truth[..., :2])
-    variances = (2 * np.asarray(sigmas, np.float64)) ** 2
-    scaled = (distance**2).sum(axis=-1) / variances / (np.asarray(areas, np.float64)[:, None] + _EPSILON) / 2
-    counted = labelled | without_joints[:, None]
-    return np.where(counted, np.exp(-scaled), 0).sum(axis=-1) / counted.sum(axis=1)
+    poses, people = np.divmod(np.arange(len(keypoints) * len(ground_truth)), max(1, len(ground_truth)))
+    pairs = oks_of_pairs(keypoints, ground_truth, areas, boxes, sigmas, poses, people)
+    return pairs.reshape(len(keypoints), len(ground_truth))
+
+
+def oks_of_pairs(
+    keypoints: np.ndarray,
+    ground_truth: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
+    sigmas: np.ndarray,
+    poses: np.ndarray,
+    people: np.ndarray,
+) -> np.ndarray:
+    """`oks_to_ground_truth` of the pairs (P,) of row `poses` of `keypoints` and row `people` of `ground_truth` alone.
+
+    To the last bit what pycocotools finds for each pair by itself: the same operations in the same order, and people
+    with as many labelled joints together, since the order in which a sum adds depends on how many numbers it has.
+    """
+    pose_x, pose_y = (np.ascontiguousarray(keypoints[..., axis], np.float64) for axis in (0, 1))
+    true_x, true_y = (np.ascontiguousarray(ground_truth[..., axis], np.float64) for axis in (0, 1))
+    boxes, variances = np.asarray(boxes, np.float64), (2 * np.asarray(sigmas, np.float64)) ** 2
+    low, high = boxes[:, :2] - boxes[:, 2:], boxes[:, :2] + boxes[:, 2:] * 2
+    scales = np.asarray(areas, np.float64) + _EPSILON
+    labelled = np.asarray(ground_truth)[..., 2] > 0
+    counts = labelled.sum(axis=1)
+    joints_first = np.argsort(
+        ~labelled, axis=1, kind="stable"
+    )  # of each person, the labelled ones in order, then the rest
+    oks = np.empty(len(poses))
+    count_of = counts[people]
+    for count in np.unique(count_of).tolist():
+        chosen = np.flatnonzero(count_of == count)
+        step = max(1, _NUMBERS_AT_ONCE // max(1, count or len(variances)))
+        for start in range(0, len(chosen), step):
+            rows = chosen[start : start + step]
+            pose, person = poses[rows], people[rows, None]
+            if count:
+                joint = joints_first[people[rows], :count]
+                dx = pose_x[pose[:, None], joint] - true_x[person, joint]
+                dy = pose_y[pose[:, None], joint] - true_y[person, joint]
+                exponent = (dx**2 + dy**2) / variances[joint]
+            else:
+                dx, dy = (
+                    np.maximum(0, low[person, axis] - at) + np.maximum(0, at - high[person, axis])
+                    for axis, at in enumerate((pose_x[pose], pose_y[pose]))
+                )
+                exponent = (dx**2 + dy**2) / variances
+            exponent = exponent / scales[person] / 2
+            oks[rows] = np.exp(-exponent).sum(axis=1) / exponent.shape[1]
+    return oks

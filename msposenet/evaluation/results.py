@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from msposenet.evaluation.checks import (
     LARGEST_COORDINATE,
     ImageId,
     check_finite,
-    check_id,
+    check_ids,
     check_records,
     number_table,
     read_json,
@@ -29,6 +29,15 @@ from msposenet.evaluation.checks import (
 from msposenet.evaluation.nms import oks_nms, soft_oks_nms
 from msposenet.skeletons import Skeleton
 from msposenet.storage import make_folder, write_bytes_atomic
+
+
+class Result(TypedDict, total=False):
+    """What scoring wants of a result, as `read_json` takes it."""
+
+    image_id: Any
+    category_id: Any
+    keypoints: list[float]
+    score: float
 
 
 def rescore(box_scores: np.ndarray, keypoints: np.ndarray, threshold: float = 0.2) -> np.ndarray:
@@ -191,7 +200,7 @@ def check_results(
     def place(row: int) -> str:
         return f"{source}: result {row} of image {records[row]['image_id']!r}"
 
-    ids = [check_id(record["image_id"], place(row), ResultError) for row, record in enumerate(records)]
+    ids = check_ids([record["image_id"] for record in records], place, ResultError)
     if image_ids is not None:
         known = set(image_ids)
         _reject([image_id for image_id in ids if image_id not in known], f"{source}: results name unknown images")

@@ -1,8 +1,12 @@
-"""An exported model: deploy.json beside symbol and params, run without the model code."""
+"""An exported model: deploy.json beside its graphs, run without the model code."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,38 +15,63 @@ from msposenet import geometry
 from msposenet.config import SkeletonConfig
 from msposenet.errors import CheckpointError
 from msposenet.geometry import Convention
-from msposenet.runtime import mx, without_known_warnings
+from msposenet.inference.batches import Batches
+from msposenet.inference.onnx_batches import OnnxBatches
+from msposenet.models.graphs import DEVIATION_RGB, MEAN_RGB
+from msposenet.runtime import mx
+from msposenet.storage import open_input
+from msposenet.symbols.traced import INPUT, Traced
 from msposenet.weights.params_file import read_params
 
 DEPLOY = "deploy.json"
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)  # 1 had symbols only, and neither preprocessing nor sha256
 
 
-class Graph(BaseModel):
-    """One exported graph; file names are relative to deploy.json."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: str
-    params: str
+
+class Graph(_Part):
+    """One exported graph in each form that was written; file names are relative to deploy.json."""
+
     output: str  # what the graph gives, in words
+    symbol: Optional[str] = None  # MXNet, any device
+    params: Optional[str] = None  # of `symbol` and `fused`
+    fused: Optional[str] = None  # MXNet with oneDNN's fused operators: CPU only
+    onnx: Optional[str] = None
+
+    def files(self) -> list[str]:
+        return [name for name in (self.symbol, self.params, self.fused, self.onnx) if name is not None]
 
 
-class Deployment(BaseModel):
+class Preprocessing(_Part):
+    """What the graphs do to a crop first: (value * scale - mean) / std, channel by channel."""
+
+    inside: bool = True  # nothing of it is left to the caller
+    colours: str = "RGB"
+    layout: str = "NHWC"
+    dtype: str = "uint8"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = MEAN_RGB
+    std: tuple[float, float, float] = DEVIATION_RGB
+
+
+class Deployment(_Part):
     """Everything that a program needs to use the graphs; see docs/export.md."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
     model: str
     input: tuple[int, int]  # height, width of a crop in px
     data: str = "data: (N, height, width, 3) uint8 RGB; normalisation is inside the graphs"
+    preprocessing: Preprocessing = Preprocessing()
     convention: Convention
     enlarge: float  # margin of the box: its short side grown to the input's aspect, then both times this
     flip: bool  # the mirrored pass is inside the graphs
     skeleton: SkeletonConfig
     keypoints: Graph
     heatmaps: Graph
+    sha256: dict[str, str] = {}  # of each file
 
 
 def is_deployment(path: Path) -> bool:
@@ -51,16 +80,26 @@ def is_deployment(path: Path) -> bool:
 
 
 class Deployed:
-    """Runs the keypoint graph of an export folder; the same interface as TopDown."""
+    """Runs the keypoint graph of an export folder; the same interface as TopDown.
+
+    The MXNet symbol runs on `context`; a folder without one runs its ONNX graph in onnxruntime on the CPU.
+    """
 
     def __init__(self, folder: Path, context: mx.Context | None = None, batch_size: int = 8) -> None:
-        self.deployment = _read(folder / DEPLOY)
+        self.deployment = read_deployment(folder)
         self.skeleton = self.deployment.skeleton.build()
         self.input_wh = (self.deployment.input[1], self.deployment.input[0])
         self.convention = self.deployment.convention
         self.batch_size = batch_size
-        self._context = context or mx.cpu()
-        self._graph = load_graph(folder, self.deployment.keypoints, self._context)
+        graph = self.deployment.keypoints
+        if graph.symbol is not None:
+            # Batches fuses the plain symbol itself where that pays, so one file serves every device.
+            shape = (*self.deployment.input, 3)
+            traced = load_traced(folder, graph.symbol, graph.params, shape, self.deployment.sha256)
+            self._batches = Batches(traced, context or mx.cpu(), batch_size)
+        else:
+            check_sha256(folder / graph.onnx, self.deployment.sha256)
+            self._batches = OnnxBatches(folder / graph.onnx, batch_size)
 
     def crops(self, image: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Picture (H, W, 3), centres and sizes (N, 2) in image px -> crops (N, h, w, 3) uint8."""
@@ -68,38 +107,82 @@ class Deployed:
 
     def keypoints(self, crops: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Keypoints (N, K, 3), x, y in image px and score, of crops cut at `centers`, `sizes` (N, 2) in image px."""
-        parts = [np.zeros((0, self.skeleton.num_joints, 3), np.float32)]
-        for start in range(0, len(crops), self.batch_size):
-            part = mx.nd.array(crops[start : start + self.batch_size], ctx=self._context, dtype="uint8")
-            parts.append(self._graph(part).asnumpy())
-        found = np.concatenate(parts)
+        found = np.concatenate([np.zeros((0, self.skeleton.num_joints, 3), np.float32), *self._batches(crops)])
         # Crop px are a heatmap of the crop's own size.
         found[..., :2] = geometry.heatmap_to_image(found[..., :2], centers, sizes, self.input_wh, self.convention)
         return found
 
 
-def load_graph(folder: Path, graph: Graph, context: mx.Context):
-    """The graph as a SymbolBlock. The parameter file is checked before MXNet sees it."""
-    symbol, params = folder / graph.symbol, folder / graph.params
-    if not symbol.is_file():
-        raise CheckpointError(f"{symbol}: missing; export the model again")
-    read_params(params)
+def load_traced(
+    folder: Path, symbol_name: str, params_name: str, shape: tuple[int, ...], sha256: Mapping[str, str]
+) -> Traced:
+    """A symbol of an export folder with its values, both checked. Raises CheckpointError.
+
+    shape: of one input, without the batch. sha256: of the files, where known.
+    """
+    path, params = folder / symbol_name, folder / params_name
+    check_sha256(path, sha256)
+    arrays = read_params(params, sha256=sha256.get(params_name))
+    arrays = {name.split(":", 1)[-1]: array for name, array in arrays.items()}
     try:
-        with without_known_warnings():
-            return mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params), ctx=context)
-    except (mx.MXNetError, ValueError, AssertionError, KeyError) as error:
-        raise CheckpointError(f"{symbol}: not a graph that fits {params.name} ({str(error).splitlines()[0]})") from None
+        symbol = mx.sym.load(str(path))
+        names = set(symbol.list_inputs()) - {INPUT}
+        missing = sorted(names - set(arrays))
+        if missing:
+            raise ValueError(f"{len(missing)} of its {len(names)} parameters are missing, first {missing[0]!r}")
+        symbol.infer_shape(**{INPUT: (1, *shape)}, **{name: arrays[name].shape for name in names})
+    except (mx.MXNetError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a graph that fits {params_name} ({str(error).strip().splitlines()[-1]}); export again"
+        ) from None
+    return Traced(symbol, {name: arrays[name] for name in sorted(names)})
 
 
-def _read(path: Path) -> Deployment:
+def check_sha256(path: Path, sha256: Mapping[str, str]) -> None:
+    """Raises CheckpointError when a file is missing or not the one that was exported."""
+    sha = hashlib.sha256()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; export the model again")
+    with open_input(path, CheckpointError) as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            sha.update(block)
+    expected = sha256.get(path.name, sha.hexdigest())
+    if sha.hexdigest() != expected:
+        raise CheckpointError(
+            f"{path}: is damaged or was changed: its SHA-256 is {sha.hexdigest()[:16]}..., {DEPLOY} says "
+            f"{expected[:16]}...; export again"
+        )
+
+
+def read_deployment(folder: Path) -> Deployment:
+    """The checked deploy.json of an export folder. Raises CheckpointError."""
+    path = folder / DEPLOY
+    with open_input(path, CheckpointError) as file:
+        text = file.read()
+    content = _json_object(path, text)
+    if content.get("format") not in _READABLE:
+        raise CheckpointError(
+            f"{path}: format {content.get('format')!r:.20}, this version reads {' and '.join(map(str, _READABLE))}; "
+            "export the model again"
+        )
     try:
-        deployment = Deployment.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        deployment = Deployment.model_validate_json(text)
+    except ValidationError as error:
         raise CheckpointError(f"{path}: not a deployment ({' '.join(str(error).split())[:300]})") from None
-    if deployment.format != FORMAT:
-        raise CheckpointError(f"{path}: format {deployment.format}, this version reads {FORMAT}; export again")
-    for graph in (deployment.keypoints, deployment.heatmaps):
-        for name in (graph.symbol, graph.params):
+    for title, graph in (("keypoints", deployment.keypoints), ("heatmaps", deployment.heatmaps)):
+        for name in graph.files():
             if Path(name).name != name:
                 raise CheckpointError(f"{path}: {name!r} is not a file name beside it")
+        if (graph.symbol is None or graph.params is None) and graph.onnx is None:
+            raise CheckpointError(f"{path}: {title} names neither symbol and params nor onnx; export again")
     return deployment
+
+
+def _json_object(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a deployment: no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a deployment: a {type(content).__name__} where an object is wanted")
+    return content

@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 
 from msposenet import geometry
+from msposenet.config import TestConfig
 from msposenet.data.images import read_image
-from msposenet.devices import contexts
 from msposenet.errors import DataError, ImageError
 from msposenet.evaluation.nms import oks_nms
 from msposenet.evaluation.results import rescore
-from msposenet.inference.deployed import Deployed, is_deployment
+from msposenet.inference.engine import Engine
+from msposenet.inference.opened import Opened, open_engine
 from msposenet.inference.people import People
-from msposenet.inference.source import load_topdown
-from msposenet.inference.topdown import TopDown
 
 Image = Union[np.ndarray, str, Path]
 
 _BATCH = 8
-_JOINT_SCORE = 0.2
-_OKS_NMS = 0.9
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A picture's boxes, and the crops that are cut around them."""
+
+    name: str
+    size_wh: tuple[int, int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    centers: np.ndarray
+    sizes: np.ndarray
+    crops: np.ndarray
 
 
 class Predictor:
     """A model ready for pictures.
 
-    model: a run directory, an export folder, a configuration file (with `weights`), a zoo name (with `weights`), or a
-    TopDown engine. device: cpu, gpu:0 or auto. flip: average with the mirrored pass (an export has that built in or
-    not). Raises ConfigError or CheckpointError when the model cannot be used.
+    model: a run directory, an export folder, a configuration file (with `weights`), a zoo name (with `weights`), or an
+    engine such as TopDown. device: cpu, gpu:0 or auto. flip: average with the mirrored pass (an export has that built
+    in or not). processes: above 1, that many share the CPU's cores, which `stream` makes use of. Raises ConfigError or
+    CheckpointError when the model cannot be used.
     """
 
     def __init__(
         self,
-        model: str | Path | TopDown,
+        model: str | Path | Engine,
         weights: str | Path | None = None,
         device: str = "auto",
         flip: bool = True,
+        processes: int = 1,
     ) -> None:
-        self._joint_score, self._oks_nms = _JOINT_SCORE, _OKS_NMS
-        if isinstance(model, TopDown):
-            self._engine = model
-            self.enlarge = geometry.ENLARGE
-        elif is_deployment(Path(model)):
-            self._engine = Deployed(Path(model), contexts([device])[0], _BATCH)
-            self.enlarge = self._engine.deployment.enlarge
+        if isinstance(model, (str, Path)):
+            self._opened = open_engine(model, weights, device, flip, _BATCH, processes)
         else:
-            self._engine, config = load_topdown(model, weights, contexts([device])[0], flip=flip, batch_size=_BATCH)
-            self.enlarge = config.data.enlarge
-            self._joint_score, self._oks_nms = config.test.joint_score, config.test.oks_nms
+            test = TestConfig()
+            self._opened = Opened(model, geometry.ENLARGE, test.joint_score, test.oks_nms)
+        self._engine = self._opened.engine
+        self.enlarge = self._opened.enlarge
         self.skeleton = self._engine.skeleton
 
     def __call__(self, image: Image, boxes: np.ndarray | Sequence | None = None, box_scores=None) -> People:
@@ -61,6 +70,32 @@ class Predictor:
         People more alike than the run's test.oks_nms (OKS 0.9) are merged, best first; boxes wholly outside the
         picture find nobody. Raises ImageError and DataError.
         """
+        asked = self._ask(image, boxes, box_scores)
+        return self._people(asked, self._engine.keypoints(asked.crops, asked.centers, asked.sizes))
+
+    def stream(self, pictures: Iterable[tuple[Image, np.ndarray | Sequence | None]]) -> Iterator[People]:
+        """People of many pictures, each given with its boxes (or None), in their order.
+
+        Crops of several pictures are computed together, so more of them a second. Raises as `__call__`.
+        """
+        waiting: list[_Asked] = []
+        for image, boxes in pictures:
+            waiting.append(self._ask(image, boxes))
+            if sum(len(asked.crops) for asked in waiting) >= self._engine.batch_size:
+                yield from self._together(waiting)
+                waiting = []
+        yield from self._together(waiting)
+
+    def _together(self, waiting: list[_Asked]) -> Iterator[People]:
+        if not waiting:
+            return
+        columns = ([getattr(asked, name) for asked in waiting] for name in ("crops", "centers", "sizes"))
+        keypoints = self._engine.keypoints(*map(np.concatenate, columns))
+        ends = np.cumsum([len(asked.crops) for asked in waiting])
+        for asked, part in zip(waiting, np.split(keypoints, ends[:-1])):
+            yield self._people(asked, part)
+
+    def _ask(self, image: Image, boxes, box_scores=None) -> _Asked:
         name = "" if isinstance(image, np.ndarray) else str(image)
         pixels = _pixels(image)
         height, width = pixels.shape[:2]
@@ -70,11 +105,15 @@ class Predictor:
         inside = geometry.touches_image(boxes, np.array([width, height]))
         boxes, scores = boxes[inside], scores[inside]
         centers, sizes = geometry.boxes_to_crops(boxes, self._engine.input_wh, self.enlarge)
-        keypoints = self._engine.keypoints(self._engine.crops(pixels, centers, sizes), centers, sizes)
-        person_scores = rescore(scores, keypoints, self._joint_score)
-        areas = sizes.astype(np.float64).prod(axis=1)
-        kept = oks_nms(keypoints.astype(np.float64), person_scores, areas, self._oks_nms, self.skeleton.sigma_array)
-        return People(keypoints[kept], boxes[kept], person_scores[kept], self.skeleton, (width, height), name)
+        crops = self._engine.crops(pixels, centers, sizes)
+        return _Asked(name, (width, height), boxes, scores, centers, sizes, crops)
+
+    def _people(self, asked: _Asked, keypoints: np.ndarray) -> People:
+        scores = rescore(asked.scores, keypoints, self._opened.joint_score)
+        areas = asked.sizes.astype(np.float64).prod(axis=1)
+        sigmas = self.skeleton.sigma_array
+        kept = oks_nms(keypoints.astype(np.float64), scores, areas, self._opened.oks_nms, sigmas)
+        return People(keypoints[kept], asked.boxes[kept], scores[kept], self.skeleton, asked.size_wh, asked.name)
 
 
 def _pixels(image: Image) -> np.ndarray:

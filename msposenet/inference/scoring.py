@@ -17,8 +17,8 @@ from msposenet.errors import DataError
 from msposenet.evaluation.coco import Scores
 from msposenet.evaluation.ground_truth import read_ground_truth
 from msposenet.evaluation.scores import MetricScores
+from msposenet.inference.engine import Engine
 from msposenet.inference.metrics import METRICS, SAME_FORM, metric_of
-from msposenet.inference.topdown import TopDown
 from msposenet.inference.validate import Boxes, Estimates, estimate
 from msposenet.progress import Reporter
 from msposenet.skeletons import Skeleton
@@ -65,7 +65,7 @@ def validation_sets(config: Config, skeleton: Skeleton, say: Callable[[str], Non
 
 
 def score_set(
-    engine: TopDown,
+    engine: Engine,
     validation: ValidationSet,
     config: Config,
     reporter: Reporter,
@@ -105,7 +105,7 @@ def _check_damage(estimates: Estimates, validation: ValidationSet, config: Confi
         )
 
 
-def score_sets(engine: TopDown, config: Config, reporter: Reporter) -> list[Scored]:
+def score_sets(engine: Engine, config: Config, reporter: Reporter) -> list[Scored]:
     """The scores on every set of data.val, read here."""
     sets = validation_sets(config, engine.skeleton, reporter.say)
     return [score_set(engine, validation, config, reporter) for validation in sets]

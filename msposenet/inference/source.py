@@ -7,11 +7,12 @@ from pathlib import Path
 from msposenet.config import Config, build_config, load_config, override
 from msposenet.errors import ConfigError
 from msposenet.inference.topdown import TopDown
-from msposenet.models.build import build_codec, build_network, shifts
+from msposenet.models.build import build_codec, build_network, shifts, topdown_info
 from msposenet.models.initialise import initialise
 from msposenet.models.zoo import model_info
 from msposenet.runtime import mx
 from msposenet.skeletons import COCO_17, Skeleton
+from msposenet.weights.cache import find_file
 from msposenet.weights.files import load_weights
 
 _CONFIG = "config.yaml"
@@ -30,7 +31,7 @@ def find_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Config:
         info = model_info(str(model))
     except ConfigError as error:
         raise ConfigError(f"{model}: no such run, export, configuration file or model; {error}") from None
-    content = {"model": {"name": info.name}, "codec": {"convention": info.convention}}
+    content = {"model": {"name": info.name}, "codec": {"convention": topdown_info(info.name).convention}}
     return build_config(override(content, overrides), str(model))
 
 
@@ -42,9 +43,9 @@ def skeleton_of(config: Config) -> Skeleton:
 def load_network(model: str | Path, config: Config, weights: str | Path | None, context: mx.Context):
     """The configured network filled from `weights`, or from the run `model` itself (its best, else last checkpoint).
 
-    Raises ConfigError when neither holds weights.
+    weights: a file, checkpoint, run, or a tag of docs/weights.md. Raises ConfigError when neither holds weights.
     """
-    source = Path(weights) if weights is not None else Path(model)
+    source = find_file(weights) if weights is not None else Path(model)
     if weights is None and not (source / _CONFIG).is_file():
         raise ConfigError(f"{model} is not a run, so it holds no weights; name them with --weights FILE")
     net = build_network(config, skeleton_of(config))

@@ -6,17 +6,19 @@ import numpy as np
 
 from msposenet import geometry
 from msposenet.codecs import Codec
+from msposenet.inference.batches import Batches
 from msposenet.models.graphs import MapGraph
 from msposenet.runtime import mx, without_known_warnings
 from msposenet.skeletons import Skeleton
+from msposenet.symbols.traced import trace
 
 
 class TopDown:
     """A network with everything between a box and its keypoints.
 
     net: gives a tuple of outputs, the last is decoded. flip: average with the mirrored pass; shift: move the mirrored
-    map by one pixel (HRNet's published numbers). batch_size: crops a pass; fewer are filled up with black, so that the
-    network sees one shape only.
+    map by one pixel (HRNet's published numbers). batch_size: crops a pass. The weights are those of the first use;
+    after `refresh` those of the next.
     """
 
     def __init__(
@@ -31,27 +33,26 @@ class TopDown:
     ) -> None:
         self.codec = codec
         self.skeleton = skeleton
-        self.input_wh = codec.input_wh
+        self.input_wh, self.convention = codec.input_wh, codec.convention
         self.batch_size = batch_size
         self._context = context or mx.cpu()
         self._graph = MapGraph(net, codec, skeleton.flip_index, flip, shift)
-        self._graph.hybridize(static_alloc=True, static_shape=True)
+        self._batches: Batches | None = None
+
+    def refresh(self) -> None:
+        """Compute with the network's present weights from now on, and hold no memory until then."""
+        self._batches = None
 
     def crops(self, image: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Picture (H, W, 3), centres and sizes (N, 2) in image px -> crops (N, h, w, 3) uint8."""
-        return geometry.cut_crops(image, centers, sizes, self.codec.input_wh, self.codec.convention)
+        return geometry.cut_crops(image, centers, sizes, self.input_wh, self.convention)
 
     def maps(self, crops: np.ndarray) -> np.ndarray:
         """Crops (N, h, w, 3) uint8 -> maps (N, C, h/4, w/4) that are decoded."""
-        parts = []
-        for start in range(0, len(crops), self.batch_size):
-            part = crops[start : start + self.batch_size]
-            missing = self.batch_size - len(part)
-            if missing:
-                part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+        if self._batches is None:
             with without_known_warnings():
-                maps = self._graph(mx.nd.array(part, ctx=self._context, dtype="uint8")).asnumpy()
-            parts.append(maps[: len(crops) - start])
+                self._batches = Batches(trace(self._graph), self._context, self.batch_size)
+        parts = self._batches(crops)
         width, height = self.codec.heatmap_wh
         empty = (0, self.skeleton.num_joints * self.codec.maps_per_joint, height, width)
         return np.concatenate(parts) if parts else np.zeros(empty, np.float32)

@@ -19,7 +19,7 @@ from msposenet.distributed.arrays import pack_arrays, unpack_arrays
 from msposenet.distributed.group import Alone, Group
 from msposenet.errors import ConfigError, ImageError, Terminated
 from msposenet.evaluation.results import rescore, suppress, to_coco_results
-from msposenet.inference.topdown import TopDown
+from msposenet.inference.engine import Engine
 from msposenet.skeletons import Skeleton
 
 _READERS = 2  # threads that read and cut while the network computes
@@ -104,7 +104,7 @@ class Estimates:
 
 
 def estimate(
-    engine: TopDown,
+    engine: Engine,
     records: Records,
     enlarge: float = geometry.ENLARGE,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -130,7 +130,7 @@ def estimate(
         return None
     order = np.argsort(part.rows, kind="stable")
     kept = part.rows[order]
-    _, sizes = geometry.boxes_to_crops(records.boxes[kept], engine.codec.input_wh, enlarge)
+    _, sizes = geometry.boxes_to_crops(records.boxes[kept], engine.input_wh, enlarge)
     return Estimates(records.select(kept), engine.skeleton, part.keypoints[order], sizes, part.bad)
 
 
@@ -158,8 +158,8 @@ def _gather(group: Group, part: _Part) -> _Part | None:
     )
 
 
-def _estimate(engine: TopDown, records: Records, wanted: np.ndarray, enlarge: float, progress) -> _Part:
-    centers, sizes = geometry.boxes_to_crops(records.boxes, engine.codec.input_wh, enlarge)
+def _estimate(engine: Engine, records: Records, wanted: np.ndarray, enlarge: float, progress) -> _Part:
+    centers, sizes = geometry.boxes_to_crops(records.boxes, engine.input_wh, enlarge)
     bad: dict[str, str] = {}
     found: list[np.ndarray] = []
     rows_done: list[int] = []
@@ -187,7 +187,7 @@ def _estimate(engine: TopDown, records: Records, wanted: np.ndarray, enlarge: fl
     return _Part(np.array(rows_done, dtype=np.int64), keypoints, bad)
 
 
-def _pictures(engine: TopDown, records: Records, wanted, centers, sizes) -> Iterator[tuple[np.ndarray, object]]:
+def _pictures(engine: Engine, records: Records, wanted, centers, sizes) -> Iterator[tuple[np.ndarray, object]]:
     """Rows and crops (or the ImageError) of each picture that has boxes among the rows `wanted`, read by threads."""
     by_picture = wanted[np.argsort(records.image_index[wanted], kind="stable")]
     pictures = np.split(by_picture, np.flatnonzero(np.diff(records.image_index[by_picture])) + 1)

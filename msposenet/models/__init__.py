@@ -1,1 +1,1 @@
-"""Networks: layers, HRNet, Multi-Stage HRNet, and the zoo that builds them by name."""
+"""Networks: layers, HRNet, Multi-Stage HRNet, MSPN, HigherHRNet, classification, and the zoo that builds by name."""

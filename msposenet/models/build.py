@@ -6,7 +6,7 @@ from msposenet.codecs import Codec, GaussianCodec, OffsetCodec
 from msposenet.config import Config
 from msposenet.errors import ConfigError
 from msposenet.geometry import Convention
-from msposenet.models.zoo import get_model, model_info
+from msposenet.models.zoo import ModelInfo, get_model, model_info
 from msposenet.skeletons import Skeleton
 
 _STRIDE = 4  # of every network here, in input px; importing it from them would import MXNet
@@ -15,9 +15,21 @@ _GAUSSIAN_KERNEL = 11
 _OFFSET_KERNEL = 7
 
 
+def topdown_info(name: str) -> ModelInfo:
+    """What the name stands for. Raises ConfigError for a family that is not trained and decoded."""
+    info = model_info(name)
+    if info.family != "hrnet":
+        raise ConfigError(
+            f"model {name}: networks of the {info.family} family can be built, filled with weights and exported, but "
+            f"only hrnet_* and mshrnet_* are trained, evaluated and used to predict"
+        )
+    return info
+
+
 def head_of(config: Config) -> str:
-    """`heatmap` or `offset`: the configured head, else the model's own."""
-    return config.model.head or model_info(config.model.name).head
+    """`heatmap` or `offset`: the configured head, else the model's own. Raises ConfigError as topdown_info does."""
+    own = topdown_info(config.model.name).head
+    return config.model.head or own
 
 
 def build_codec(config: Config) -> Codec:

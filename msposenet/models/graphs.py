@@ -25,7 +25,7 @@ def normalise(F, crops):
 class MapGraph(HybridBlock):
     """uint8 crops (N, H, W, 3) -> maps (N, C, H/4, W/4) of the last output, averaged with the mirrored pass if `flip`.
 
-    `flip_index` (K,) and `shift` say how the mirrored maps are turned back.
+    `flip_index` (K,) and `shift` say how the mirrored maps are turned back. Parameters keep the network's names.
     """
 
     def __init__(self, net, codec: Codec, flip_index: np.ndarray, flip: bool = False, shift: bool = False) -> None:
@@ -34,6 +34,9 @@ class MapGraph(HybridBlock):
         self._codec = codec
         self._flip_index = np.asarray(flip_index)
         self._flip, self._shift = flip, shift
+
+    def _collect_params_with_prefix(self, prefix: str = "") -> dict:
+        return self.net._collect_params_with_prefix(prefix)
 
     def hybrid_forward(self, F, crops):
         x = normalise(F, crops)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msposenet.errors import ConfigError
 from msposenet.runtime import mx
 
@@ -25,13 +27,14 @@ INITIALISERS = {
 def initialise(net, kind: str = "he", seed: int = 0, ctx=None) -> None:
     """Fill every parameter: convolutions by `kind`, heads N(0, 0.001), biases 0, batch norm 1 and 0.
 
-    A head drawn as wide as the rest starts with a loss a thousand times too high, hence its own deviation.
-    Raises ConfigError for an unknown kind.
+    A head drawn as wide as the rest starts with a loss a thousand times too high, hence its own deviation. (A head
+    that ends in batch norm, as MSPN's, is drawn like the rest.) Raises ConfigError for an unknown kind.
     """
     if kind not in INITIALISERS:
         raise ConfigError(f"unknown initialisation {kind!r}; known: {', '.join(INITIALISERS)}")
     mx.random.seed(seed)
     # Parameters are filled one by one in the order of their names, so the values depend on the seed alone.
+    bare_head = re.compile(rf"(.+\.)?{net.head_layer}(\.\d+)?\.weight")
     for name, parameter in sorted(net._collect_params_with_prefix().items()):
-        kind_of = mx.init.Normal(_HEAD_DEVIATION) if "final_layer" in name and name.endswith("weight") else None
+        kind_of = mx.init.Normal(_HEAD_DEVIATION) if bare_head.fullmatch(name) else None
         parameter.initialize(init=kind_of, default_init=INITIALISERS[kind](), ctx=ctx, force_reinit=True)

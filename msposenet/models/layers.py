@@ -15,6 +15,11 @@ def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 
     return nn.Conv2D(channels_out, kernel, strides=stride, padding=kernel // 2, in_channels=channels_in, use_bias=bias)
 
 
+def deconvolution(channels_in: int, channels_out: int) -> nn.Conv2DTranspose:
+    """A 4x4 transposed convolution that doubles the size."""
+    return nn.Conv2DTranspose(channels_out, 4, strides=2, padding=1, in_channels=channels_in, use_bias=False)
+
+
 def batch_norm(channels: int) -> nn.BatchNorm:
     """Batch normalisation as PyTorch's default: epsilon 1e-5, the running average keeps 0.9."""
     return nn.BatchNorm(in_channels=channels, epsilon=1e-5, momentum=0.9)
@@ -28,11 +33,11 @@ def sequential(*blocks: HybridBlock) -> nn.HybridSequential:
 
 
 def conv_bn(
-    channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True, bias: bool = False
 ) -> nn.HybridSequential:
     """Convolution (0), batch norm (1) and, if asked for, ReLU (2)."""
     tail = (nn.Activation("relu"),) if relu else ()
-    return sequential(convolution(channels_in, channels_out, kernel, stride), batch_norm(channels_out), *tail)
+    return sequential(convolution(channels_in, channels_out, kernel, stride, bias), batch_norm(channels_out), *tail)
 
 
 class SparseList(HybridBlock):

@@ -43,6 +43,7 @@ class Validation:
 
         `between` is called between batches and may raise Terminated.
         """
+        self._engine.refresh()  # the weights have changed since the last time
         scored = [
             score_set(self._engine, part, self._config, self._reporter, between, self._group) for part in self._sets
         ]
@@ -59,6 +60,7 @@ class Validation:
                 first = self._sets[0].boxes.records
                 grid = prediction_grid(self._engine, first, _GRID, self._config.data.enlarge)
                 log.picture(step, "predictions", grid)
+        self._engine.refresh()
         return score
 
     def _record(self, log: RunLog | NoLog, epoch: int, step: int, part: ValidationSet, scored: Scored) -> None:

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msposenet.weights.arrays import get_arrays, set_arrays
+    from msposenet.weights.importing import import_weights
     from msposenet.weights.official import load_torch_state_dict
 
-__all__ = ["get_arrays", "load_torch_state_dict", "set_arrays"]
+__all__ = ["get_arrays", "import_weights", "load_torch_state_dict", "set_arrays"]
 
-_HOME = {"get_arrays": "arrays", "set_arrays": "arrays", "load_torch_state_dict": "official"}
+_HOME = {
+    "get_arrays": "arrays",
+    "set_arrays": "arrays",
+    "import_weights": "importing",
+    "load_torch_state_dict": "official",
+}
 
 
 def __getattr__(name: str) -> Any:

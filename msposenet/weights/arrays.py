@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,15 +43,16 @@ def set_arrays(net, arrays: Mapping[str, np.ndarray], source: str, drop_head: bo
     """Copy `arrays` into the network's parameters of the same names, on every device it lives on.
 
     Missing, unknown or differently shaped arrays raise CheckpointError naming `source`, unless they belong to a head
-    (`final_layer`) of another joint count and `drop_head` is set: those keep the network's own values.
+    (`net.head_layer`) of another joint count and `drop_head` is set: those keep the network's own values.
     """
+    head = getattr(net, "head_layer", "final_layer")
     parameters = net._collect_params_with_prefix()
     problems, filled, kept = [], [], []
     for name, parameter in parameters.items():
         array = arrays.get(name)
         if array is not None and tuple(array.shape) == tuple(parameter.shape):
             filled.append(name)
-        elif drop_head and "final_layer" in name:
+        elif drop_head and head in name.split("."):
             kept.append(name)
         elif array is None:
             problems.append(f"{name} is missing")
@@ -59,7 +61,7 @@ def set_arrays(net, arrays: Mapping[str, np.ndarray], source: str, drop_head: bo
     unused = tuple(name for name in arrays if name not in parameters)
     problems += [f"{name} is not in the network" for name in unused]
     if problems:
-        heads = all("final_layer" in problem and "has shape" in problem for problem in problems)
+        heads = all(head in re.split(r"[. ]", problem) and "has shape" in problem for problem in problems)
         remedy = (
             "another joint count? name its run or data.skeleton; to fine-tune, --init-from drops the head"
             if heads

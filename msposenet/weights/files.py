@@ -9,6 +9,8 @@ import numpy as np
 
 from msposenet.errors import CheckpointError
 from msposenet.weights.arrays import Filled, set_arrays
+from msposenet.weights.importing import is_torch_file, load_foreign, read_named
+from msposenet.weights.naming import CLASSIFICATION_HEAD, FOREIGN, layout_of, to_official
 from msposenet.weights.params_file import read_params
 
 _MODEL = "model.params"
@@ -38,5 +40,15 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_weights(net, path: Path, drop_head: bool = False) -> Filled:
-    """Fill `net` from `path`; raises CheckpointError when the file is damaged or another model's."""
-    return set_arrays(net, read_weights(path), str(find_weights(path)), drop_head)
+    """Fill `net` from `path`, which may be another program's file too (see importing).
+
+    Raises CheckpointError when the file is damaged or another model's.
+    """
+    file = find_weights(path)
+    if is_torch_file(file):
+        return load_foreign(net, read_named(file), str(file), drop_head)
+    arrays = read_weights(file)
+    starts_from_classes = drop_head and any(map(CLASSIFICATION_HEAD.holds, arrays))
+    if layout_of(arrays).title in FOREIGN or starts_from_classes:
+        return load_foreign(net, to_official(arrays, str(file)), str(file), drop_head)
+    return set_arrays(net, arrays, str(file), drop_head)

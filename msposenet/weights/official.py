@@ -9,19 +9,9 @@ import numpy as np
 from msposenet.errors import CheckpointError
 from msposenet.runtime import mx
 from msposenet.weights.arrays import Filled, set_arrays
+from msposenet.weights.naming import official_name
 
-_BATCH_NORM_FIELDS = {
-    "gamma": "weight",
-    "beta": "bias",
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-}
-
-
-def official_name(name: str) -> str:
-    """The published checkpoints' name of our parameter: bn1.gamma -> bn1.weight."""
-    module, field = name.rsplit(".", 1)
-    return f"{module}.{_BATCH_NORM_FIELDS.get(field, field)}"
+__all__ = ["load_torch_state_dict", "official_name"]
 
 
 def load_torch_state_dict(net, state_dict: Mapping[str, np.ndarray], strict: bool = True) -> Filled:

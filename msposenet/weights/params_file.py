@@ -45,7 +45,7 @@ _CPU = (1, 0)
 _MAX_DIMENSIONS = 32  # NumPy's own limit
 _MAX_ARRAYS = 100_000  # HRNet has 2,000; more than this is a header made to fill the memory
 
-_LOOKS_LIKE = (
+LOOKS_LIKE = (
     (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9", "PyTorch"),  # the magic number of torch.save before 1.6
     (b"\x80", "a Python pickle, which is never opened since opening one can run any code: save the arrays instead"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
@@ -276,10 +276,7 @@ def _warn_not_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _what_it_looks_like(head: bytes, path: Path) -> str:
     if not head:
         return "is empty (0 bytes): a download or a copy was broken off; fetch or save it again"
-    convert = (
-        "looks like a PyTorch checkpoint, not an MXNet .params file: read its tensors in PyTorch and give them to "
-        "msposenet.weights.load_torch_state_dict"
-    )
+    convert = "looks like a PyTorch checkpoint, not an MXNet .params file: convert it with `msposenet import` (docs/weights.md)"
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head or b"/version" in head:
             return convert
@@ -287,7 +284,7 @@ def _what_it_looks_like(head: bytes, path: Path) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "looks like an HTML page, not a .params file: the download was answered with a web page; fetch it again"
-    for prefix, what in _LOOKS_LIKE:
+    for prefix, what in LOOKS_LIKE:
         if head.startswith(prefix):
             return convert if what == "PyTorch" else f"looks like {what}"
     return f"is no MXNet .params file (it starts with {head[:8].hex(' ')}, not 12 01 00 00 00 00 00 00): see the path"

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from msposenet import geometry
+from msposenet.benchmarks.peers.plain_loading import plain_sample
 from msposenet.codecs import GaussianCodec
 from msposenet.config import AugmentationConfig, Config
 from msposenet.data.images import decode_image, encoded_size, read_bytes
 from msposenet.data.packed import open_pack
 from msposenet.data.packing import write_pack
 from msposenet.data.pictures import FilePictures, View
-from msposenet.data.plain_recipe import plain_sample
 from msposenet.data.records import Records
 from msposenet.data.samples import TrainingSamples, cut
 from msposenet.data.sampling import SampleOrder, sample_rng
@@ -30,39 +30,6 @@ from msposenet.geometry import Convention
 from msposenet.progress import Reporter
 
 BASELINE, FLOOR = "plain recipe", "floor: one decode, one warp"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One contender: samples a second over all rounds, and the median over the rounds of its ratio to the baseline."""
-
-    name: str
-    samples_per_second: float
-    ratio: float
-
-
-def race(contenders: dict[str, Callable[[int], None]], samples: int, rounds: int, progress=lambda done, total: None):
-    """Figures of the contenders, each called with the number of a sample, in turn, round by round.
-
-    The first contender is the baseline. Every contender makes `samples` samples a round; the order of the contenders
-    changes from round to round.
-    """
-    names = list(contenders)
-    seconds = np.zeros((rounds, len(names)))
-    for name in names:  # files into the page cache, code warmed up
-        contenders[name](0)
-    for number in range(rounds):
-        for turn in range(len(names)):
-            place = (turn + number) % len(names)
-            make = contenders[names[place]]
-            start = time.process_time()
-            for sample in range(number * samples, (number + 1) * samples):
-                make(sample)
-            seconds[number, place] = time.process_time() - start
-            progress(number * len(names) + turn + 1, rounds * len(names))
-    speeds = rounds * samples / seconds.sum(axis=0)
-    ratios = np.median(seconds[:, :1] / seconds, axis=0)
-    return [Figure(*figures) for figures in zip(names, speeds.tolist(), ratios.tolist())]
 
 
 def from_samples(samples: TrainingSamples) -> Callable[[int], None]:

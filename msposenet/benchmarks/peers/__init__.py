@@ -1,0 +1,1 @@
+"""What the package is measured against: other libraries, and plain restatements of public programs."""

@@ -1,0 +1,1 @@
+"""Networks as symbols with their values: traced, simplified, fused for the CPU, quantised."""
