@@ -73,14 +73,27 @@ def plain(text: str, beginning: str) -> list[str]:
 # Running pages
 
 
+_NETWORK = "--model hrnet_w8_small --input 64x64 --rounds 1 --turn 0"
+_SMALLER_BENCH = {
+    "inference": f"{_NETWORK} --batch 1 --only fused".split(),
+    "training": f"{_NETWORK} --batch 2 --only msposenet".split(),
+    "decode": ["--batch", "2", "--joints", "3", "--heatmap", "32x24", "--rounds", "1", "--turn", "0"],
+    "evaluation": ["--images", "20", "--results", "60", "--rounds", "1", "--turn", "0"],
+}
+
+
 def smaller(arguments: list[str]) -> list[str]:
     """The `--set` options with which a documented command ends in seconds; a resumed run has a second epoch to do."""
     if arguments[0] == "eval":
         return ["--set", "test.batch_size=2"]
+    if arguments[0] == "export" and "--int8" in arguments:
+        return ["--calibration", "4"]
     if arguments[0] == "check-data":
         return ["--workers", "1", "--samples", "1"]
     if arguments[0] == "pack" and "--verify" not in arguments:
         return ["--workers", "0", "--set", "data.input=[64,64]"]
+    if arguments[0] == "bench":
+        return _SMALLER_BENCH.get(arguments[1], [])
     if arguments[0] == "launch":
         return smaller(arguments[arguments.index("--") + 1 :])
     if arguments[0] != "train":

@@ -70,7 +70,7 @@ def check_documented(figures: Summary) -> None:
     """The multiply-adds that the page on models gives at the size that the network is published for."""
     rows = {row[0].strip("`"): row[1:] for row in table("docs/models.md", "network")}
     count = figures.multiply_adds
-    size = " × ".join(str(side) for side in figures.input_hw)  # noqa: RUF001
+    size = " × ".join(str(side) for side in figures.input_hw)
     assert rows[figures.name] == [size, f"{count / 1e9:.2f}", f"{count / GIBI:.2f}"]
 
 

@@ -15,11 +15,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
 import yaml
-from documents import PROJECT, blocks, inside, lay_out, plain, publish_weights, read, run_block, run_page, table
+from documents import PROJECT, blocks, lay_out, plain, publish_weights, read, run_page, table
 
 import msposenet.errors
 from msposenet.cli.main import app
@@ -28,8 +27,7 @@ from msposenet.data.formats.coco import read_coco
 from msposenet.data.formats.detections import read_detections
 from msposenet.evaluation.results import check_results
 from msposenet.inference.deployed import Deployment
-from msposenet.models.build import build_codec, build_network, sanity_check
-from msposenet.models.initialise import initialise
+from msposenet.models.build import sanity_check
 from msposenet.models.summary import GIBI, summarise
 from msposenet.models.zoo import get_model, list_models
 from msposenet.skeletons import COCO_17

@@ -43,7 +43,7 @@ ALL = ("symbol", "onnx")
 def export(folder, codec=OFFSET, net=None, crops=None, **options):
     net = net or small_network(codec)
     crops = person_crops(codec) if crops is None else crops
-    return export_model(net, codec, COCO_17, folder, crops, model="x", enlarge=1.25, **options)
+    return export_model(net, codec, COCO_17, folder, crops, model="x", enlarge=1.25, **options).parity
 
 
 def contents(folder) -> dict[str, bytes]:

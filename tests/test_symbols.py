@@ -19,7 +19,7 @@ from msposenet.runtime import mx
 from msposenet.skeletons import COCO_17
 from msposenet.symbols.fused import fuse, is_fused
 from msposenet.symbols.nodes import Nodes
-from msposenet.symbols.quantised import depthwise, float_by_default, layers, quantise
+from msposenet.symbols.quantised import depthwise, layers, quantise
 from msposenet.symbols.simplify import fold_batch_norm, merge_pointwise, simplify
 from msposenet.symbols.traced import Traced, runner, trace
 from msposenet.weights import get_arrays, set_arrays
@@ -164,10 +164,10 @@ def test_eight_bits_come_near_and_named_layers_stay_in_float(cascade, crops):
             if node["op"] == "_sg_mkldnn_conv" and node.get("attrs", {}).get("quantized", "false") != "true"
         }
 
-    assert float_layers(eight) == {"conv1"} == set(float_by_default(traced))
+    assert float_layers(eight) == set()
     row = "stage3.0.fuse_layers.0"
     kept = quantise(traced, [crops], ["conv2", row, "cascade.0.final_layer"])
-    assert float_layers(kept) == {"conv1", "conv2", f"{row}.1.0", f"{row}.2.0", "cascade.0.final_layer"}
+    assert float_layers(kept) == {"conv2", f"{row}.1.0", f"{row}.2.0", "cascade.0.final_layer"}
 
 
 def test_what_cannot_be_quantised_is_said(cascade, crops):

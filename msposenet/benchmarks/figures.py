@@ -93,7 +93,10 @@ def _row(
     compared = None
     if reference is not None and not entry.peak:
         compared = _quartiles(result.ratios(entry.name, reference))
-    peers = [e for e in entries if e.name in result.seconds and not (e.peak or e.ours)]
+    # Our first contender is what users get unasked; the others are held against it, too.
+    first = next((e for e in entries if e.ours), None)
+    others = [e for e in entries if e.name in result.seconds and not e.peak and e is not entry]
+    peers = [e for e in others if not e.ours or e is first]
     return Row(
         case,
         entry.name,
@@ -144,12 +147,16 @@ def _against(rows: Sequence[Row]) -> list[str]:
     ours = [row for row in rows if row.ratios]
     if not ours:
         return []
-    peers = list(ours[0].ratios)
+    peers = list(dict.fromkeys(peer for row in ours for peer in row.ratios))
     lines = ["", _cells(["times as fast (quartiles) as", *peers]), _cells(["---"] * (1 + len(peers)))]
     for row in ours:
-        ratios = [row.ratios[peer] for peer in peers]
-        lines.append(_cells([row.name, *(f"{median:.2f} ({low:.2f} to {high:.2f})" for low, median, high in ratios)]))
+        cells = [_ratio(*row.ratios[peer]) if peer in row.ratios else "" for peer in peers]
+        lines.append(_cells([row.name, *cells]))
     return [*lines, ""]
+
+
+def _ratio(low: float, median: float, high: float) -> str:
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _table(rows: Sequence[Row], unit: str) -> list[str]:

@@ -22,6 +22,7 @@ _OURS = "msposenet.benchmarks.ours"
 _TORCH = "msposenet.benchmarks.peers.torch_hrnet"
 _ONNX = "msposenet.benchmarks.peers.onnx_hrnet"
 NUM_JOINTS = 17
+FLOAT, INT8 = "msposenet", "msposenet, 8 bits"
 
 
 def contenders(network: Network, batch: int, folder: Path) -> dict[str, Contender]:
@@ -38,7 +39,7 @@ def contenders(network: Network, batch: int, folder: Path) -> dict[str, Contende
     ours = {**peer, "ours": True}
     found = {
         "hybridized": Contender("Gluon, hybridized", make=f"{_OURS}:hybridized", **peer),
-        "fused": Contender("msposenet", make=f"{_OURS}:fused", **ours),
+        "fused": Contender(FLOAT, make=f"{_OURS}:fused", **ours),
     }
     if batch == 1:
         latency = {"naive": {"MXNET_ENGINE_TYPE": "NaiveEngine"}, "active": {"OMP_WAIT_POLICY": "ACTIVE"}}
@@ -48,6 +49,8 @@ def contenders(network: Network, batch: int, folder: Path) -> dict[str, Contende
     found["torch"] = _torch("PyTorch, channels-last", True, peer)
     found["torch_contiguous"] = _torch("PyTorch, contiguous", False, peer)
     found["onnxruntime"] = Contender("onnxruntime", make=f"{_ONNX}:inference", **peer)
+    # Made-up weights say nothing about what 8 bits lose; `export --int8` measures that.
+    found["int8"] = Contender(INT8, make=f"{_OURS}:int8", tolerance=None, **ours)
     return found
 
 

@@ -73,10 +73,10 @@ def demo(
     net = load_network(run, config, None, mx.cpu())
     skeleton = skeleton_of(config)
     crops, origin = parity_crops(config, skeleton)
-    checks = export_model(
+    exported = export_model(
         net, build_codec(config), skeleton, out / "export", crops, model=config.model.name, enlarge=config.data.enlarge
     )
-    for check in checks:
+    for check in exported.parity:
         reporter.say(f"{origin}: {check.line()}")
     seconds = time.monotonic() - start
     if as_json:

@@ -13,7 +13,7 @@ from msposenet.cli.common import print_json
 def evaluate(
     model: str = typer.Argument(..., metavar="CONFIG|RUN", help="Run directory, or YAML file together with --weights."),
     weights: Optional[Path] = typer.Option(
-        None, help=".params file, checkpoint or run; a run's own best checkpoint when left out."
+        None, help="File of weights, checkpoint, run or published tag; a run's own best checkpoint when left out."
     ),
     boxes: Optional[str] = typer.Option(
         None, help="gt, or a detection file in COCO's result form; test.boxes of the configuration when left out."

@@ -23,11 +23,21 @@ def export(
         help="Format: symbol (MXNet symbol and params, CPU or GPU) or onnx (opset 13, any batch). Repeatable.",
     ),
     fused: bool = typer.Option(True, help="Beside the symbol, one with oneDNN's fused operators: MXNet on the CPU."),
-    weights: Optional[Path] = typer.Option(None, help=".params file, checkpoint or run; a run's own when left out."),
+    weights: Optional[Path] = typer.Option(
+        None, help="File of weights, checkpoint, run or published tag; a run's own when left out."
+    ),
     overrides: list[str] = typer.Option(
         [], "--set", help="Change a value, for example codec.decoder=peak. Repeatable."
     ),
     flip: bool = typer.Option(True, help="Build the mirrored pass into the graphs."),
+    int8: Optional[Path] = typer.Option(
+        None, help="YAML file or run: add 8-bit graphs, calibrated on its data.train, scored on its data.val."
+    ),
+    calibration: int = typer.Option(500, min=1, help="Crops that 8-bit graphs are calibrated on."),
+    max_drop: float = typer.Option(0.5, help="Points that 8-bit graphs may lose; beyond, nothing is written."),
+    keep_float: list[str] = typer.Option(
+        [], help="Layer left in float in the 8-bit graphs, or what names begin with: stage4. Repeatable."
+    ),
     network: bool = typer.Option(
         False, help="The bare network instead, of any family: normalised float32 (N, 3, H, W) in, all its outputs out."
     ),
@@ -38,25 +48,34 @@ def export(
     Batch norm is folded into the convolutions. Every file is loaded again and compared with the network on pictures of
     people, at batch 1 and 8; one that differs is refused, and an earlier export stays as it was.
     """
+    from msposenet.errors import ConfigError
     from msposenet.export.crops import parity_crops
-    from msposenet.export.folder import export_model
+    from msposenet.export.folder import Exported, export_model
+    from msposenet.export.int8 import Int8Request
     from msposenet.export.network import export_network
     from msposenet.export.staging import check_request
     from msposenet.inference.source import find_config, load_network, skeleton_of
     from msposenet.models.build import build_codec, shifts
+    from msposenet.progress import Reporter
     from msposenet.runtime import mx
 
     check_request(out, to)
+    if network and int8 is not None:
+        raise ConfigError("--int8 scores keypoints, which --network does not give: leave one out")
     if network:
         name, net, config = _bare(model, weights, tuple(overrides))
         crops, origin = parity_crops(config, skeleton_of(config))
-        checks = export_network(net, out, crops, model=name, forms=to, fused=fused)
+        exported = Exported(export_network(net, out, crops, model=name, forms=to, fused=fused))
     else:
         config = find_config(model, tuple(overrides))
         net = load_network(model, config, weights, mx.cpu())
         codec = build_codec(config)
         crops, origin = parity_crops(config, skeleton_of(config))
-        checks = export_model(
+        request = None
+        if int8 is not None:
+            wanted = Int8Request(find_config(int8), Reporter(), calibration, max_drop, tuple(keep_float))
+            request = wanted.of_model(config)
+        exported = export_model(
             net,
             codec,
             skeleton_of(config),
@@ -68,18 +87,24 @@ def export(
             shift=shifts(config),
             forms=to,
             fused=fused,
+            int8=request,
         )
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     if as_json:
         parity = [
             {key: getattr(check, key) for key in ("form", "batch", "map_error", "pixel_error", "unclear")}
-            for check in checks
+            for check in exported.parity
         ]
-        print_json({"out": str(out), "crops": origin, "parity": parity, "bytes": sizes})
+        figures = {"out": str(out), "crops": origin, "parity": parity, "bytes": sizes}
+        if exported.int8 is not None:
+            figures["int8"] = {**exported.int8.about.model_dump(by_alias=True), "speed": exported.int8.speed}
+        print_json(figures)
         return
     typer.echo(f"compared on {origin}")
-    for check in checks:
+    for check in exported.parity:
         typer.echo(check.line())
+    for line in exported.int8.lines() if exported.int8 is not None else ():
+        typer.echo(line)
     listed = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in sizes.items())
     typer.echo(f"wrote {out}: {listed}")
 

@@ -16,7 +16,9 @@ _CROP_HW = (256, 192)
 
 
 def import_weights(
-    file: Path = typer.Argument(..., metavar="FILE", help="A .pth, .safetensors or .params file."),
+    file: Path = typer.Argument(
+        ..., metavar="FILE|TAG", help="A .pth, .safetensors or .params file, or a tag of docs/weights.md to fetch."
+    ),
     model: Optional[str] = typer.Option(
         None, help="Network to fill; recognised from the file when left out. Name it to start another from ImageNet's."
     ),
@@ -35,8 +37,10 @@ def import_weights(
     from msposenet.errors import CheckpointError, ConfigError
     from msposenet.runtime import without_known_warnings
     from msposenet.weights import get_arrays, importing
+    from msposenet.weights.cache import find_file
     from msposenet.weights.params_file import read_params, write_params
 
+    file = find_file(file)
     out = out or Path(f"{file.stem}.params")
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder; name a file with --out")

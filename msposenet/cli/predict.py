@@ -16,7 +16,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 def predict(
     images: list[Path] = typer.Argument(..., metavar="IMAGE...", help="Pictures, or folders of pictures."),
     model: str = typer.Option(..., help="Run directory, export folder, YAML file or model name (with --weights)."),
-    weights: Optional[Path] = typer.Option(None, help=".params file, checkpoint or run."),
+    weights: Optional[Path] = typer.Option(None, help="File of weights, checkpoint, run or published tag."),
     box: list[str] = typer.Option([], help="A person's box x,y,width,height in px; repeatable, for a single picture."),
     out: Path = typer.Option(Path("predictions"), help="Folder for NAME_pose.jpg and NAME.json."),
     threshold: float = typer.Option(0.2, help="Joints scoring this or less are not drawn."),

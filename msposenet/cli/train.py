@@ -20,7 +20,9 @@ def train(
         False, "--auto-resume", help="Go on if the run directory holds a run, else start one."
     ),
     init_from: Optional[Path] = typer.Option(
-        None, "--init-from", help="Start from these weights; a head for other joints starts anew."
+        None,
+        "--init-from",
+        help="Start from these weights (file, run or published tag); a head for other joints starts anew.",
     ),
     quiet: bool = typer.Option(False, "--quiet", help="Print errors only; the run directory's log.txt has the rest."),
 ) -> None:

@@ -1,4 +1,4 @@
-"""Crops on which an exported graph is compared with its network."""
+"""Crops on which an exported graph is compared with its network, or calibrated."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import numpy as np
 from msposenet import geometry
 from msposenet.config import Config
 from msposenet.data.images import read_image
-from msposenet.data.merging import read_source
+from msposenet.data.merging import read_source, read_training
+from msposenet.data.samples import read_person_image
 from msposenet.data.synthetic import render_scene
-from msposenet.errors import PoseError
+from msposenet.errors import ConfigError, DataError, ImageError, PoseError
 from msposenet.geometry import Convention
+from msposenet.progress import Reporter
 from msposenet.skeletons import Skeleton
 
 COUNT = 8
@@ -31,6 +33,33 @@ def parity_crops(config: Config, skeleton: Skeleton) -> tuple[np.ndarray, str]:
     scenes = [render_scene(_SEED, index) for index in range(COUNT)]
     crops = np.concatenate([_cut(scene.image, scene.boxes[:1], config) for scene in scenes])
     return crops, f"{len(crops)} crops of synthetic people (the configuration's pictures are not here)"
+
+
+def calibration_crops(config: Config, count: int, reporter: Reporter) -> tuple[np.ndarray, str]:
+    """Up to `count` crops (N, h, w, 3) uint8 of the training set's people, drawn at random, and what they are.
+
+    Always the same people. Pictures that cannot be read are passed over. Raises ConfigError without a training set,
+    DataError when no picture of it can be read.
+    """
+    if not config.data.train:
+        raise ConfigError("data.train is not set: 8-bit graphs are calibrated on crops of a training set; name one")
+    records = read_training(config, reporter.say)
+    order = np.random.default_rng(_SEED).permutation(len(records))
+    crops: list[np.ndarray] = []
+    with reporter.task("cutting calibration crops") as advance:
+        for row in order:
+            try:
+                image = read_person_image(records, row)
+            except ImageError:
+                continue
+            crops.append(_cut(image, records.boxes[row : row + 1], config))
+            advance(len(crops), min(count, len(records)))
+            if len(crops) == count:
+                break
+    if not crops:
+        raise DataError("none of the training set's pictures can be read; msposenet check-data says why")
+    names = ", ".join(source.title for source in config.data.train)
+    return np.concatenate(crops), f"{len(crops)} crops of {names}"
 
 
 def _from_records(records, config: Config) -> np.ndarray:

@@ -124,6 +124,13 @@ class Files:
             self._put(entry["onnx"], [model.SerializeToString()])
         return entry
 
+    def write_int8(self, name: str, traced: Traced) -> dict[str, str]:
+        """The same for a graph that is quantised already: int8, int8_params."""
+        entry = {"int8": f"{name}-int8-symbol.json", "int8_params": f"{name}-int8-0000.params"}
+        self._put(entry["int8"], [traced.symbol.tojson().encode()])
+        self._put(entry["int8_params"], params_chunks(_prefixed(traced)))
+        return entry
+
     def _put(self, name: str, chunks) -> None:
         self.sha256[name] = write_chunks_atomic(self._folder / name, chunks).sha256
 

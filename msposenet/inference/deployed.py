@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msposenet import geometry
 from msposenet.config import SkeletonConfig
@@ -40,9 +40,12 @@ class Graph(_Part):
     params: Optional[str] = None  # of `symbol` and `fused`
     fused: Optional[str] = None  # MXNet with oneDNN's fused operators: CPU only
     onnx: Optional[str] = None
+    int8: Optional[str] = None  # MXNet with oneDNN's 8-bit operators: CPU only
+    int8_params: Optional[str] = None
 
     def files(self) -> list[str]:
-        return [name for name in (self.symbol, self.params, self.fused, self.onnx) if name is not None]
+        names = (self.symbol, self.params, self.fused, self.onnx, self.int8, self.int8_params)
+        return [name for name in names if name is not None]
 
 
 class Preprocessing(_Part):
@@ -55,6 +58,24 @@ class Preprocessing(_Part):
     scale: float = 1 / 255
     mean: tuple[float, float, float] = MEAN_RGB
     std: tuple[float, float, float] = DEVIATION_RGB
+
+
+class SetScores(_Part):
+    """The headline figure of one validation set by both graphs, 0 to 1."""
+
+    set: str
+    boxes: str
+    metric: str
+    float_: float = Field(alias="float")
+    int8: float
+
+
+class Int8(_Part):
+    """How the 8-bit graphs were made, and what was lost by it."""
+
+    calibrated_on: str
+    float_layers: tuple[str, ...]
+    scores: tuple[SetScores, ...]
 
 
 class Deployment(_Part):
@@ -71,6 +92,7 @@ class Deployment(_Part):
     skeleton: SkeletonConfig
     keypoints: Graph
     heatmaps: Graph
+    int8: Optional[Int8] = None
     sha256: dict[str, str] = {}  # of each file
 
 
@@ -82,21 +104,25 @@ def is_deployment(path: Path) -> bool:
 class Deployed:
     """Runs the keypoint graph of an export folder; the same interface as TopDown.
 
-    The MXNet symbol runs on `context`; a folder without one runs its ONNX graph in onnxruntime on the CPU.
+    On the CPU the 8-bit graph runs where the folder has one (unless `int8` is False), else, and on GPUs, the float
+    symbol; a folder without symbols runs its ONNX graph in onnxruntime on the CPU.
     """
 
-    def __init__(self, folder: Path, context: mx.Context | None = None, batch_size: int = 8) -> None:
+    def __init__(self, folder: Path, context: mx.Context | None = None, batch_size: int = 8, int8: bool = True) -> None:
         self.deployment = read_deployment(folder)
         self.skeleton = self.deployment.skeleton.build()
         self.input_wh = (self.deployment.input[1], self.deployment.input[0])
         self.convention = self.deployment.convention
         self.batch_size = batch_size
         graph = self.deployment.keypoints
+        context = context or mx.cpu()
         if graph.symbol is not None:
             # Batches fuses the plain symbol itself where that pays, so one file serves every device.
-            shape = (*self.deployment.input, 3)
-            traced = load_traced(folder, graph.symbol, graph.params, shape, self.deployment.sha256)
-            self._batches = Batches(traced, context or mx.cpu(), batch_size)
+            files = graph.symbol, graph.params
+            if int8 and graph.int8 is not None and context.device_type == "cpu":
+                files = graph.int8, graph.int8_params
+            traced = load_traced(folder, *files, (*self.deployment.input, 3), self.deployment.sha256)
+            self._batches = Batches(traced, context, batch_size)
         else:
             check_sha256(folder / graph.onnx, self.deployment.sha256)
             self._batches = OnnxBatches(folder / graph.onnx, batch_size)

@@ -52,8 +52,19 @@ class KeypointGraph(MapGraph):
     """uint8 crops (N, H, W, 3) -> keypoints (N, K, 3): x, y in crop px and score. The graph that is deployed."""
 
     def hybrid_forward(self, F, crops):
+        return self._keypoints(F, super().hybrid_forward(F, crops))
+
+    def _keypoints(self, F, maps):
         codec = self._codec
-        found = codec.decode_in_graph(F, super().hybrid_forward(F, crops), len(self._flip_index))
+        found = codec.decode_in_graph(F, maps, len(self._flip_index))
         scale = geometry.heatmap_to_crop(np.ones(2), codec.input_wh, codec.heatmap_wh, codec.convention)
         columns = [F.slice_axis(found, axis=2, begin=i, end=i + 1) for i in range(3)]
         return F.concat(columns[0] * float(scale[0]), columns[1] * float(scale[1]), columns[2], dim=2)
+
+
+class BothGraphs(KeypointGraph):
+    """What `KeypointGraph` and `MapGraph` give, from one pass."""
+
+    def hybrid_forward(self, F, crops):
+        maps = MapGraph.hybrid_forward(self, F, crops)
+        return self._keypoints(F, maps), maps

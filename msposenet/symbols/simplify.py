@@ -1,7 +1,7 @@
 """The same results from fewer operators: batch norm inside the convolutions, 1x1 convolutions of one input as one.
 
-Plain operators come out, so the result runs on any device and can be exported. Only for networks in use: batch norms are
-those of inference.
+Plain operators come out, so the result runs on any device and can be exported. Only for networks in use: the batch
+norms are those of inference.
 """
 
 from __future__ import annotations

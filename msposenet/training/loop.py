@@ -36,6 +36,7 @@ from msposenet.training.step import Stepper
 from msposenet.training.together import Start, agree_on_devices, agree_on_settings, share_start
 from msposenet.training.validation import Validation
 from msposenet.weights import get_arrays
+from msposenet.weights.cache import find_file
 from msposenet.weights.files import load_weights
 
 _ADAM_ARRAYS = 3  # weight, mean, variance
@@ -95,7 +96,7 @@ def train(
         initialise(net, config.model.initialisation, config.train.seed, devices)
         first = group.rank == 0
         group.phase("meeting the servers", config.train.start_timeout)
-        lines = [load_weights(net, init_from, drop_head=True).line()] if init_from and first else []
+        lines = [load_weights(net, find_file(init_from), drop_head=True).line()] if init_from and first else []
         run = _Run(config, folder, net, validation, loader, devices, reporter, group)
         found = None
         group.phase("loading the checkpoint", config.train.start_timeout)

@@ -276,7 +276,7 @@ def _warn_not_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _what_it_looks_like(head: bytes, path: Path) -> str:
     if not head:
         return "is empty (0 bytes): a download or a copy was broken off; fetch or save it again"
-    convert = "looks like a PyTorch checkpoint, not an MXNet .params file: convert it with `msposenet import` (docs/weights.md)"
+    convert = "looks like a PyTorch checkpoint, not an MXNet .params file: convert it with `msposenet import`"
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head or b"/version" in head:
             return convert
