@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -18,11 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from msposenet.cores import physical_cores
+from msposenet.inline import ENGINE, INLINE
 
 _REMOVED_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str, "complex": complex}
-
-LATENCY = "MSPOSENET_LATENCY"
-_FOR_LATENCY = {"MXNET_ENGINE_TYPE": "NaiveEngine", "OMP_WAIT_POLICY": "ACTIVE"}
 
 # In the order in which they must be loaded: each needs the ones before it.
 _CUDA_LIBRARIES = (
@@ -65,25 +64,31 @@ def use_all_cores() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
 
 
-def prefer_latency() -> None:
-    """With MSPOSENET_LATENCY=1, compute one small batch as soon as possible, at the cost of what else runs here.
-
-    Operators then run in the thread that asks for them, without MXNet's queue in between, and threads that have
-    finished their share of an operator spin until the next. Both can only be chosen before MXNet loads.
-    """
-    if os.environ.get(LATENCY, "0") not in ("", "0"):
-        for name, value in _FOR_LATENCY.items():
-            os.environ.setdefault(name, value)
-
-
 restore_numpy_aliases()
 use_all_cores()
-prefer_latency()
 preload_cuda(Path(sysconfig.get_path("purelib")))
 
 import mxnet as mx  # noqa: E402
 
 __all__ = ["mx", "without_known_warnings"]
+
+
+def start_quietly() -> None:
+    """Let MXNet announce the engine that `inline` chose where nobody reads it, instead of on stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        mx.nd.waitall()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+if os.environ.get(ENGINE) == INLINE:
+    start_quietly()
 
 
 @contextmanager

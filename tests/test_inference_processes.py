@@ -103,13 +103,15 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_latency_is_chosen_before_mxnet_loads():
-    code = (
-        "import os; from msposenet.runtime import mx; import numpy as np\n"
+@pytest.mark.parametrize(
+    "before, device, engine", [("", "cpu", "NaiveEngine"), ("", "gpu:0", "None"), ("loaded", "cpu", "None")]
+)
+def test_a_process_that_only_predicts_computes_inline_and_says_nothing(before, device, engine):
+    code = ("from msposenet import runtime; " if before else "") + (
+        f"import os; from msposenet.inline import compute_inline; compute_inline({device!r})\n"
+        "from msposenet.runtime import mx; import numpy as np\n"
         "print(os.environ.get('MXNET_ENGINE_TYPE'), float(mx.nd.array(np.ones(3)).sum().asscalar()))"
     )
-    for value, engine in (("1", "NaiveEngine"), ("0", "None")):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "MSPOSENET_LATENCY": value}, capture_output=True, text=True
-        )
-        assert done.stdout.split() == [engine, "3.0"], done.stderr
+    environment = {name: value for name, value in os.environ.items() if name != "MXNET_ENGINE_TYPE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == ([engine, "3.0"], "")

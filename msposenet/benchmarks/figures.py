@@ -128,10 +128,13 @@ def lines_of(figures: Figures) -> list[str]:
         lines += [f"not measured: {row.name}: {row.not_measured}" for row in rows if row.not_measured]
         lines += _against(rows)
         checks = [check for check in figures.checks if check["case"] == case]
-        if len(checks) > 1:
-            worst = max(check["error"] for check in checks)
-            how = f"to {worst:.1e} {checks[0]['unit']}" if worst else "to the last bit"
-            lines.append(f"results of {len(checks)} contenders agree {how}")
+        free = [check for check in checks if check.get("tolerance", 0.0) is None]
+        bound = [check for check in checks if check not in free]
+        if len(bound) > 1:
+            worst = max(check["error"] for check in bound)
+            how = f"to {worst:.1e} {bound[0]['unit']}" if worst else "to the last bit"
+            lines.append(f"results of {len(bound)} contenders agree {how}")
+        lines += [f"results of {check['name']} differ by {check['error']:.1e} {check['unit']}" for check in free]
     return lines
 
 

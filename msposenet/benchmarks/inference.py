@@ -16,6 +16,7 @@ from msposenet.benchmarks.network import Network, write_network
 from msposenet.benchmarks.processes import Contender, Settings, Started, started
 from msposenet.benchmarks.race import Race, race
 from msposenet.errors import ConfigError
+from msposenet.inline import ENGINE, INLINE
 from msposenet.progress import Reporter
 
 _OURS = "msposenet.benchmarks.ours"
@@ -41,16 +42,17 @@ def contenders(network: Network, batch: int, folder: Path) -> dict[str, Contende
         "hybridized": Contender("Gluon, hybridized", make=f"{_OURS}:hybridized", **peer),
         "fused": Contender(FLOAT, make=f"{_OURS}:fused", **ours),
     }
-    if batch == 1:
-        latency = {"naive": {"MXNET_ENGINE_TYPE": "NaiveEngine"}, "active": {"OMP_WAIT_POLICY": "ACTIVE"}}
-        names = {"naive": "msposenet, NaiveEngine", "active": "msposenet, active waiting"}
-        for key, environment in latency.items():
-            found[key] = Contender(names[key], make=f"{_OURS}:fused", environment=environment, **ours)
+    settings = {
+        "inline": ("msposenet, inline", {ENGINE: INLINE}),
+        "active": ("msposenet, active waiting", {"OMP_WAIT_POLICY": "ACTIVE"}),
+    }
+    for key, (name, environment) in settings.items():
+        found[key] = Contender(name, make=f"{_OURS}:fused", environment=environment, **ours)
     found["torch"] = _torch("PyTorch, channels-last", True, peer)
     found["torch_contiguous"] = _torch("PyTorch, contiguous", False, peer)
     found["onnxruntime"] = Contender("onnxruntime", make=f"{_ONNX}:inference", **peer)
     # Made-up weights say nothing about what 8 bits lose; `export --int8` measures that.
-    found["int8"] = Contender(INT8, make=f"{_OURS}:int8", tolerance=None, **ours)
+    found["int8"] = Contender(INT8, make=f"{_OURS}:int8", environment={ENGINE: INLINE}, tolerance=None, **ours)
     return found
 
 
@@ -84,9 +86,8 @@ def inference(
 
 
 def chosen(found: dict[str, Contender], only: Sequence[str]) -> list[Contender]:
-    """Those of the keys `only`, or all; keys that belong to another batch (`naive`, `active`) are passed over."""
-    known = {*found, "naive", "active"}
-    unknown = [key for key in only if key not in known]
+    """Those of the keys `only`, or all."""
+    unknown = [key for key in only if key not in found]
     if unknown:
         raise ConfigError(f"--only {','.join(only)}: no contender is called {unknown[0]!r}; known: {', '.join(found)}")
     return [contender for key, contender in found.items() if not only or key in only]

@@ -8,6 +8,7 @@ from typing import Optional
 import typer
 
 from msposenet.cli.common import print_json
+from msposenet.inline import compute_inline
 
 
 def evaluate(
@@ -27,6 +28,7 @@ def evaluate(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Score a model on the validation sets (data.val) of its configuration, each by its own metric."""
+    compute_inline(device)
     from msposenet.errors import ConfigError
     from msposenet.evaluation.results import write_results
     from msposenet.inference.opened import open_engine

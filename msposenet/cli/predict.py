@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import typer
+
+from msposenet.inline import compute_inline
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -23,11 +24,9 @@ def predict(
     flip: bool = typer.Option(True, help="Average with the mirrored picture."),
     device: str = typer.Option("auto", help="cpu, gpu:0 or auto."),
     processes: int = typer.Option(1, help="Processes that share the CPU's cores, for many pictures."),
-    latency: bool = typer.Option(False, help="Soonest for one picture; threads spin, so neighbours suffer."),
 ) -> None:
     """Find people's keypoints: without --box the whole picture is one person's box."""
-    if latency:
-        os.environ["MSPOSENET_LATENCY"] = "1"  # before MXNet loads
+    compute_inline(device)
     from msposenet import Predictor
     from msposenet.data.images import read_image
     from msposenet.errors import ConfigError, ImageError

@@ -23,6 +23,7 @@ from msposenet.distributed.arrays import pack_arrays, unpack_arrays
 from msposenet.distributed.frames import Broken, receive, send
 from msposenet.errors import PeerError, PoseError
 from msposenet.geometry import Convention
+from msposenet.inline import ENGINE, INLINE
 
 WORKER = "msposenet.inference.process_worker"
 _FEW = 3  # seconds that a process has for leaving
@@ -122,7 +123,7 @@ class _Link:
 def _start(threads: int) -> _Link:
     ours, theirs = socket.socketpair()
     # Their computing threads share the cores, so idle ones must not spin.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", ENGINE: INLINE}
     command = [sys.executable, "-m", WORKER, str(theirs.fileno())]
     with theirs:
         process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
