@@ -13,8 +13,6 @@ import difflib
 from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
-from mxnet.contrib import quantization
-
 from msposenet.errors import ConfigError
 from msposenet.runtime import mx
 from msposenet.symbols.nodes import VARIABLE, Node, Nodes
@@ -46,7 +44,7 @@ def quantise(
     base = simple.symbol.get_backend_symbol(_BACKEND)
     in_float = _left_in_float(base, {f"{name}.weight" for name in kept})
     arguments, auxiliary = _as_mxnet(simple, base)
-    symbol, _, auxiliary, collector = quantization.quantize_graph(
+    symbol, _, auxiliary, collector = mx.contrib.quantization.quantize_graph(
         base,
         arguments,
         auxiliary,
@@ -58,7 +56,7 @@ def quantise(
         logger=None,
     )
     collector.min_max_dict = _ranges(base, simple, collector.include_layer, batches, advance)
-    symbol, arguments, auxiliary = quantization.calib_graph(
+    symbol, arguments, auxiliary = mx.contrib.quantization.calib_graph(
         symbol, arguments, auxiliary, collector, calib_mode="naive", quantized_dtype="auto", logger=None
     )
     # Once more: quantised convolutions take in the requantisation that follows them.
