@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
+
 from msposenet.errors import ConfigError
 from msposenet.runtime import mx
 from msposenet.symbols.nodes import VARIABLE, Node, Nodes
