@@ -125,7 +125,7 @@ def test_work_is_counted_and_the_engine_chosen(network, tmp_path):
     one, two = (inference.contenders(network, batch, tmp_path) for batch in (1, 2))
     assert set(one) == set(two)
     inline = {key for key, contender in one.items() if contender.environment.get("MXNET_ENGINE_TYPE") == "NaiveEngine"}
-    assert inline == {"inline", "int8"}
+    assert inline == {"fused", "active", "int8"}
     work = 2 * summarise(get_model(TINY), TINY, SIZE).multiply_adds
     assert [one["fused"].operations, two["torch"].operations] == [work, 2 * work]
     assert next(iter(training.contenders(network, 2, tmp_path).values())).operations == 3 * 2 * work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from shared_data import golden, sample
 from msposenet import Predictor
 from msposenet.config import load_config
 from msposenet.errors import ConfigError, ExportError
+from msposenet.export import int8 as int8_module
 from msposenet.export.crops import calibration_crops, parity_crops
 from msposenet.export.folder import export_model
 from msposenet.export.int8 import Int8Request
@@ -85,6 +87,20 @@ def test_a_loss_beyond_the_limit_is_refused_and_the_earlier_export_stays(tiny, t
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+@pytest.mark.parametrize("eight, allowed", [(0.706, True), (0.696, True), (0.694, False), (float("nan"), False)])
+def test_the_limit_is_in_points_of_the_headline_figure(tiny, exported, monkeypatch, eight, allowed):
+    config, _ = tiny
+    figures = iter([0.7, eight])
+    scored = lambda *_: SimpleNamespace(scores=SimpleNamespace(main=("AP", next(figures)), boxes="ground truth"))  # noqa: E731
+    monkeypatch.setattr(int8_module, "score_set", scored)
+    request = Int8Request(config, QUIET, max_drop=0.5).of_model(config)
+    if allowed:
+        assert int8_module.judge(exported[0], request, "crops", ()).about.scores[0].int8 == eight
+    else:
+        with pytest.raises(ExportError, match=r"more than 0\.5"):
+            int8_module.judge(exported[0], request, "crops", ())
+
+
 def test_what_8_bits_cannot_be_made_from_is_said(tiny, tmp_path):
     config, net = tiny
     for part in ("train", "val"):
@@ -114,6 +130,6 @@ def test_the_trained_reference_network_keeps_its_score_in_8_bits(tmp_path):
     net = build_network(config, skeleton_of(config))
     with np.load(golden("lsp_reference/weights.npz")) as weights:
         load_torch_state_dict(net, dict(weights))
-    result = export(config, net, tmp_path / "out", calibration=200, max_drop=0.5)
+    result = export(config, net, tmp_path / "out", max_drop=0.3)
     (score,) = result.int8.about.scores
     assert score.float_ == pytest.approx(0.1159, abs=1e-3)

@@ -16,7 +16,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "coco_overfit_cpu.yaml"
 
 @pytest.mark.slow
 def test_a_small_network_begins_to_know_real_people_by_heart(tmp_path):
-    """40 of its 350 epochs; a mirror that does not exchange the sides fails it."""
+    """44 of its 350 epochs, on smaller crops; a mirror that does not exchange the sides fails it."""
     annotations = sample("coco/annotations/person_keypoints_train2017.json")
     images = sample("coco/images/train2017")
     paths = [
@@ -24,7 +24,13 @@ def test_a_small_network_begins_to_know_real_people_by_heart(tmp_path):
         for part in ("train", "val")
         for key, value in (("annotations", annotations), ("images", images))
     ]
-    shorter = ["train.epochs=40", "train.lr_drops=[34]", "train.validate_every=0", "train.warmup_steps=10"]
+    shorter = [
+        "data.input=[96,64]",
+        "train.epochs=44",
+        "train.lr_drops=[37]",
+        "train.validate_every=0",
+        "train.warmup_steps=10",
+    ]
     folder = train(load_config(CONFIG, [*paths, *shorter]), tmp_path / "run")
     figures = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert figures[-1]["AP"] >= 0.15

@@ -104,12 +104,31 @@ def test_batch_norm_is_folded_into_convolutions_of_every_kind(bias, fixed):
         nn.BatchNorm(in_channels=6, scale=not fixed, epsilon=1e-3),
         nn.Conv2DTranspose(4, 4, strides=2, padding=1, in_channels=6, use_bias=bias),
         nn.BatchNorm(in_channels=4),
+        nn.Activation("relu"),
     )
     used(net)
     x = mx.nd.array(np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32))
     folded = fold_batch_norm(trace(net))
-    assert operators(folded) == ["Convolution", "Deconvolution"]
+    assert operators(folded) == ["Convolution", "Deconvolution", "Activation"]
     assert_close(run(folded, x), [net(x).asnumpy()])
+
+
+def test_merged_convolutions_may_follow_each_other():
+    class Twice(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__(prefix="")
+            for name in ("a", "b", "c", "d"):
+                setattr(self, name, convolution(4, 4, 1))
+
+        def hybrid_forward(self, F, x):
+            first = self.a(x) + self.b(x)
+            return F.Activation(self.c(first) * self.d(first), act_type="relu")
+
+    net = used(Twice())
+    x = mx.nd.array(np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32))
+    merged = merge_pointwise(trace(net))
+    assert operators(merged).count("Convolution") == 2
+    assert_close(run(merged, x), [net(x).asnumpy()])
 
 
 def test_a_batch_norm_that_shares_its_input_stays():

@@ -87,6 +87,7 @@ def test_trains_across_two_hosts_to_its_end(net, undisturbed):
     assert load_checkpoint(run / "checkpoints").state["step"] > 2
 
 
+@pytest.mark.thorough
 def test_a_host_that_is_cut_off_ends_the_job_and_it_goes_on_when_the_host_is_back(net, config, undisturbed, tmp_path):
     run = tmp_path / "run"
     train = [sys.executable, "-m", "msposenet", "train", str(config), "--run", str(run)]

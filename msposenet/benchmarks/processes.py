@@ -55,7 +55,7 @@ class Settings:
     rounds: int = 15
     turn: float = 1.0
     threads: int = 0
-    waiting: str = "passive"
+    waiting: str = "default"
     limit: float = LIMIT
 
     def __post_init__(self) -> None:

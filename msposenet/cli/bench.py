@@ -22,7 +22,9 @@ _CHART = typer.Option(None, "--chart", help="Draw a bar for each contender in th
 _ROUNDS = typer.Option(15, min=1, help="Rounds; contenders take turns within each, medians are printed.")
 _TURN = typer.Option(1.0, min=0, help="Seconds that a contender's turn takes at least, if it is not one iteration.")
 _THREADS = typer.Option(0, min=0, help="Threads of each contender; 0: as OMP_NUM_THREADS, else the physical cores.")
-_WAITING = typer.Option("passive", help="What idle OpenMP threads do: passive (sleep), active (spin), or default.")
+_WAITING = typer.Option(
+    "default", help="What idle OpenMP threads do: passive (sleep), active (spin), default (as built)."
+)
 _ONLY = typer.Option("", help="Contenders with commas, for example fused,torch,onnxruntime; all when left out.")
 _MODEL = typer.Option("hrnet_w32", help="The model.")
 _INPUT = typer.Option("256x192", "--input", help="Height x width of the crops in px.")

@@ -11,7 +11,7 @@ import numpy as np
 from msposenet.codecs import Codec
 from msposenet.config import SkeletonConfig
 from msposenet.errors import ConfigError, ExportError
-from msposenet.export.int8 import Int8Request, Int8Result, judge, quantised_graphs
+from msposenet.export.int8 import Int8Request, Int8Result, check_graphs, judge, quantised_graphs
 from msposenet.export.parity import Parity, check_parity
 from msposenet.export.staging import Files, check_request, staged
 from msposenet.inference.deployed import DEPLOY, Deployment, Graph
@@ -91,6 +91,7 @@ def export_model(
         _describe(staging, deployment)
         judged = None
         if int8 is not None:
+            check_graphs(staging, deployment, codec, crops)
             judged = judge(staging, int8, origin, float_layers)
             _describe(staging, deployment.model_copy(update={"int8": judged.about}))
     return Exported(checks, judged)

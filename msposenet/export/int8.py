@@ -9,10 +9,13 @@ from typing import Union
 
 import numpy as np
 
+from msposenet.codecs import Codec
 from msposenet.config import Config
 from msposenet.errors import ConfigError, ExportError
 from msposenet.export.crops import calibration_crops
-from msposenet.inference.deployed import Deployed, Int8, SetScores
+from msposenet.export.parity import compare
+from msposenet.inference.batches import Batches
+from msposenet.inference.deployed import Deployed, Deployment, Int8, SetScores, load_traced
 from msposenet.inference.scoring import Scored, score_set, validation_sets
 from msposenet.models.graphs import BothGraphs
 from msposenet.progress import Reporter
@@ -123,6 +126,8 @@ def judge(folder: Path, request: Int8Request, origin: str, float_layers: tuple[s
     about = Int8(calibrated_on=origin, float_layers=float_layers, scores=tuple(scores))
     result = Int8Result(about, _speed(folder))
     for part in scores:
+        if part.float_ <= 0:
+            reporter.warn(f"int8: {part.set}: the float graphs score {part.float_:g}: what 8 bits lose cannot be seen")
         drop = 100 * (part.float_ - part.int8)
         if not drop <= request.max_drop:  # said so that NaN is refused
             raise ExportError(
@@ -131,6 +136,18 @@ def judge(folder: Path, request: Int8Request, origin: str, float_layers: tuple[s
                 "(--keep-float), calibrate on more crops, or allow more with --max-drop"
             )
     return result
+
+
+def check_graphs(folder: Path, deployment: Deployment, codec: Codec, crops: np.ndarray) -> None:
+    """Load both 8-bit graphs: keypoints must be what the heatmaps decode to. Raises ExportError."""
+    found = {}
+    for name in ("keypoints", "heatmaps"):
+        graph = getattr(deployment, name)
+        traced = load_traced(folder, graph.int8, graph.int8_params, crops.shape[1:], deployment.sha256)
+        found[name] = np.concatenate(Batches(traced, mx.cpu(), len(crops))(crops))
+    check = compare("int8", codec, found["heatmaps"], found["heatmaps"], found["keypoints"])
+    if not check.holds:
+        raise ExportError(f"the 8-bit keypoints are not what the 8-bit heatmaps decode to: {check.line()}")
 
 
 def _score(engine: Deployed, part, config: Config, reporter: Reporter) -> Scored:

@@ -9,7 +9,7 @@ from msposenet.symbols.fused import fuse, is_fused
 from msposenet.symbols.simplify import simplify
 from msposenet.symbols.traced import Traced, runner
 
-# From this share of a full batch on, filling it up with black costs less than one crop at a time.
+# From this share of a full batch on, a CPU fills it up with black faster than it computes one crop at a time.
 _WORTH_FILLING = 0.7
 
 
@@ -29,7 +29,9 @@ class Batches:
         parts = []
         start = 0
         while start < len(crops):
-            size = self._size if len(crops) - start >= _WORTH_FILLING * self._size else 1
+            rest = len(crops) - start
+            on_gpu = self._context.device_type == "gpu"  # where a full batch takes little more time than a crop
+            size = self._size if rest >= _WORTH_FILLING * self._size or (on_gpu and rest > 1) else 1
             part = crops[start : start + size]
             parts.append(self._run(part, size)[: len(part)])
             start += size

@@ -12,7 +12,7 @@ import numpy as np
 from msposenet import geometry
 from msposenet.config import TestConfig
 from msposenet.data.images import read_image
-from msposenet.errors import DataError, ImageError
+from msposenet.errors import DataError, ImageError, PoseError
 from msposenet.evaluation.nms import oks_nms
 from msposenet.evaluation.results import rescore
 from msposenet.inference.engine import Engine
@@ -80,7 +80,11 @@ class Predictor:
         """
         waiting: list[_Asked] = []
         for image, boxes in pictures:
-            waiting.append(self._ask(image, boxes))
+            try:
+                waiting.append(self._ask(image, boxes))
+            except PoseError:
+                yield from self._together(waiting)  # what was good before it is not lost
+                raise
             if sum(len(asked.crops) for asked in waiting) >= self._engine.batch_size:
                 yield from self._together(waiting)
                 waiting = []

@@ -11,7 +11,7 @@ from typing import Any
 from msposenet.config import Config, SkeletonConfig
 from msposenet.distributed.arrays import pack_arrays, unpack_arrays
 from msposenet.distributed.frames import Broken, receive, send
-from msposenet.errors import PoseError
+from msposenet.errors import PeerError, PoseError
 
 
 def main(descriptor: int) -> None:
@@ -24,6 +24,8 @@ def main(descriptor: int) -> None:
             pass  # whoever asked has left
         except PoseError as error:
             send(connection, {"error": str(error), "kind": type(error).__name__})
+        except Exception as error:  # told before the process ends: its exit code says nothing
+            send(connection, {"error": f"{type(error).__name__}: {error}", "kind": PeerError.__name__})
     os._exit(0)  # MXNet's own way out takes long, and nothing is left to be saved
 
 

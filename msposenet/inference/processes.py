@@ -53,8 +53,10 @@ class Processes:
             "config": None if config is None else config.model_dump(mode="json"),
         }
         threads = max(1, physical_cores() // processes)
-        self._links = [_start(threads) for _ in range(processes)]
+        self._links: list[_Link] = []
         weakref.finalize(self, _end, self._links)
+        for _ in range(processes):
+            self._links.append(_start(threads))
         for link in self._links:
             link.send(order)
         answers = [link.receive()[0] for link in self._links]
@@ -71,7 +73,14 @@ class Processes:
         return geometry.cut_crops(image, centers, sizes, self.input_wh, self.convention)
 
     def keypoints(self, crops: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """As `Engine.keypoints`; each process gets an equal part. Raises PeerError when one is lost."""
+        """As `Engine.keypoints`; each process gets an equal part. Raises PeerError when one is lost, and ends all."""
+        try:
+            return self._keypoints(crops, centers, sizes)
+        except BaseException:
+            self.close()  # answers would come to the wrong questions from now on
+            raise
+
+    def _keypoints(self, crops: np.ndarray, centers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         found = [np.zeros((0, self.skeleton.num_joints, 3), np.float32)]
         for start in range(0, len(crops), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(crops)))

@@ -79,9 +79,13 @@ class Nodes:
             return entry
 
         self.heads = [now(head) for head in self.heads]
-        # The walk follows the inputs as they are changed.
-        for node in self:
-            node.inputs[:] = [now(entry) for entry in node.inputs]
+        changed = True
+        while changed:  # what takes a node's place may itself read a node that is replaced, and is only found then
+            changed = False
+            for node in list(self):
+                inputs = [now(entry) for entry in node.inputs]
+                if inputs != node.inputs:
+                    node.inputs[:], changed = inputs, True
 
     def symbol(self) -> mx.sym.Symbol:
         nodes = list(self)

@@ -25,7 +25,7 @@ _BACKEND = "MKLDNN_QUANTIZE"
 # The few sums that no convolution takes in, in the exchange units: in 8 bits they double the error of the heatmaps and
 # bring no speed.
 _SUMS = ["elemwise_add"]
-_CONVOLUTIONS = ("Convolution", "Deconvolution", "FullyConnected")
+_CONVOLUTIONS = ("Convolution", "Deconvolution")
 
 
 def quantise(
@@ -79,8 +79,8 @@ def _has_values(node: Node) -> bool:
 
 def depthwise(traced: Traced) -> list[str]:
     """Layers with a group a channel, which lose most in 8 bits."""
-    nodes = Nodes(traced.symbol)
-    return [node.name for node in nodes if node.op == "Convolution" and node.attrs.get("num_group", "1") != "1"]
+    convolutions = [node for node in Nodes(traced.symbol) if node.op == "Convolution" and _has_values(node)]
+    return [node.name for node in convolutions if node.attrs.get("num_group", "1") == node.attrs["num_filter"] != "1"]
 
 
 def _chosen(traced: Traced, wanted: Collection[str]) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from msposenet.symbols.nodes import Entry, Node, Nodes, variable
+from msposenet.symbols.nodes import VARIABLE, Entry, Node, Nodes, variable
 from msposenet.symbols.traced import Traced
 
 _TRUE = ("True", "1", "true")
@@ -35,7 +35,8 @@ def fold_batch_norm(traced: Traced) -> Traced:
         source = node.inputs[0].node if node.op == "BatchNorm" else None
         if source is None or source.op not in ("Convolution", "Deconvolution") or consumers[id(source)] != 1:
             continue
-        if node.attrs.get("axis", "1") != "1" or any(entry.node.name in shared for entry in source.inputs[1:]):
+        computed = any(entry.node.op != VARIABLE for entry in (*source.inputs[1:], *node.inputs[1:]))
+        if computed or node.attrs.get("axis", "1") != "1" or any(e.node.name in shared for e in source.inputs[1:]):
             continue
         changes[node] = Entry(_folded(source, node, arrays))
     nodes.replace(changes)
@@ -74,7 +75,7 @@ def merge_pointwise(traced: Traced, alone: Collection[str] = ()) -> Traced:
     groups: dict[tuple, list[Node]] = defaultdict(list)
     for node in nodes:
         if _is_pointwise(node) and node.name not in alone and id(node) not in activated:
-            if {entry.node.name for entry in node.inputs[1:]} & shared:
+            if any(entry.node.op != VARIABLE or entry.node.name in shared for entry in node.inputs[1:]):
                 continue
             source = node.inputs[0]
             groups[id(source.node), source.index, len(node.inputs)].append(node)
@@ -125,7 +126,7 @@ def _variable_uses(nodes: Nodes) -> dict[str, int]:
     uses: dict[str, int] = defaultdict(int)
     for node in nodes:
         for entry in node.inputs:
-            if entry.node.op == "null":
+            if entry.node.op == VARIABLE:
                 uses[entry.node.name] += 1
     return uses
 

@@ -87,7 +87,8 @@ def fetch(tag: str, reporter: Reporter | None = None) -> Path:
 def find_file(name: str | os.PathLike, reporter: Reporter | None = None) -> Path:
     """The file, run or checkpoint folder of that path, or else the published file of that tag. Raises as `fetch`."""
     path = Path(name)
-    return path if path.exists() or path.suffix else fetch(str(name), reporter)
+    is_path = path.exists() or path.suffix or len(path.parts) > 1
+    return path if is_path else fetch(str(name), reporter)
 
 
 def converted(tag: str) -> Path | None:
