@@ -29,8 +29,7 @@ from msposenet.progress import Reporter
 from msposenet.skeletons import get_skeleton
 from msposenet.weights import cache
 from msposenet.weights import published as table_module
-from msposenet.weights.cache import cache_folder, converted, fetch, find_file, keep
-from msposenet.weights.params_file import read_params
+from msposenet.weights.cache import cache_folder, fetch, find_file
 from msposenet.weights.published import find_published, published, tags_for
 
 ROWS = published()
@@ -364,19 +363,6 @@ def test_a_wrong_table_of_ones_own_is_named(home, row, text, said):
         fetch("here", QUIET)
 
 
-def test_converted_weights_are_kept_under_their_hash(home):
-    arrays = {"a.weight": np.arange(6, dtype=np.float32)}
-    assert converted("some_tag") is None
-    path = keep("some_tag", arrays)
-    assert path == keep("some_tag", arrays) == converted("some_tag")
-    assert path.name == f"some_tag-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.params"
-    assert [file.name for file in home.iterdir()] == [path.name]
-    assert converted("some") is None
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="is damaged and made again"):
-        assert converted("some_tag") is None
-
-
 # Networks
 
 
@@ -428,11 +414,8 @@ def test_a_network_is_filled_by_tag_and_kept(small, home, server, row, monkeypat
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     change(row, monkeypatch, model=NAME, sha256=sha256)
     assert_filled(get_model(NAME, pretrained=True), arrays)
-    (kept,) = home.glob("here-*.params")
-    (home / "here.pth").unlink()
-    assert_filled(get_model(NAME, pretrained="here"), arrays)  # from what was kept
+    assert_filled(get_model(NAME, pretrained="here"), arrays)  # from the file that was kept
     assert server.asked == ["/here.pth"]
-    assert np.array_equal(read_params(kept)["final_layer.bias"], arrays["final_layer.bias"])
 
 
 def test_what_cannot_be_meant_is_named(small, home, tmp_path):

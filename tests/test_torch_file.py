@@ -399,6 +399,9 @@ def overlapping() -> bytes:
 
 
 BOMBS = {
+    "one long tuple for many calls": archive(
+        b"\x80\x02(" + b"N" * 500_000 + b"tq\x000ctorch\ndevice\nq\x010" + b"h\x01h\x00R0" * 120_000 + b"}."
+    ),
     "memo index": archive(b"\x80\x02)r\xff\xff\xff\xff."),
     "string length": archive(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"a."),
     "bytearray length": archive(b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"a."),

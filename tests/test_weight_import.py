@@ -86,6 +86,7 @@ def mmpose(arrays, head: str):
 LAYOUTS = {
     "official": lambda arrays: arrays,
     "DataParallel": lambda arrays: {f"module.{name}": array for name, array in arrays.items()},
+    "half precision": lambda arrays: {f"module.1.{name}": array for name, array in arrays.items()},
     "mmpose 0.x": lambda arrays: mmpose(arrays, "keypoint_head."),
     "mmpose 1.x": lambda arrays: mmpose(arrays, "head."),
     "float64": lambda arrays: {name: array.astype(np.float64) for name, array in arrays.items() if array.ndim},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Optional
 
@@ -113,12 +114,10 @@ def _bare(model: str, weights: Optional[Path], overrides: tuple[str, ...]):
     """Name and network of a zoo name of a family without configurations, or of what `find_config` finds; and what the
     pictures to compare it on are cut by."""
     from msposenet.config import build_config, override
-    from msposenet.errors import ConfigError
+    from msposenet.errors import CheckpointError, ConfigError
     from msposenet.inference.source import find_config, load_network
-    from msposenet.models.initialise import initialise
     from msposenet.models.zoo import get_model, model_info
     from msposenet.runtime import mx
-    from msposenet.weights.files import load_weights
 
     family = None
     if not Path(model).exists():
@@ -132,7 +131,9 @@ def _bare(model: str, weights: Optional[Path], overrides: tuple[str, ...]):
     if weights is None:
         raise ConfigError(f"{model} is not a run, so it holds no weights; name them with --weights FILE")
     config = build_config(override({"data": {"input": _INPUTS[family]}}, overrides), model)
-    net = get_model(model)
-    initialise(net)
-    load_weights(net, weights)
-    return model, net, config
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a head that would be initialised afresh is no export
+        try:
+            return model, get_model(model, pretrained=weights), config
+        except UserWarning as problem:
+            raise CheckpointError(f"{problem}; name the model that the file is of") from None

@@ -18,7 +18,6 @@ import secrets
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -89,33 +88,6 @@ def find_file(name: str | os.PathLike, reporter: Reporter | None = None) -> Path
     path = Path(name)
     is_path = path.exists() or path.suffix or len(path.parts) > 1
     return path if is_path else fetch(str(name), reporter)
-
-
-def converted(tag: str) -> Path | None:
-    """What `keep` stored for a tag, if it is there and its hash is the one in its name."""
-    for path in sorted(cache_folder().glob(f"{tag}-{'[0-9a-f]' * 8}.params")):
-        with open_input(path, CheckpointError) as file:
-            found = _digest(file, "sha256")
-        if found[:8] == path.stem[-8:]:
-            return path
-        warnings.warn(f"{path}: its SHA-256 is {found[:8]}...: it is damaged and made again", stacklevel=2)
-    return None
-
-
-def keep(tag: str, arrays) -> Path:
-    """Store a network's arrays as TAG-HASH.params, the hash being the first digits of the file's SHA-256."""
-    from msposenet.weights.params_file import write_params
-
-    folder = make_folder(cache_folder())
-    temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        write_params(temp, arrays)
-        with open_input(temp, CheckpointError) as file:
-            path = folder / f"{tag}-{_digest(file, 'sha256')[:8]}.params"
-        _move(temp, path)
-    finally:
-        remove_quietly(temp)
-    return path
 
 
 # From where

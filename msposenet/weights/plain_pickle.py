@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from msposenet.errors import CheckpointError
 
+_MOST_ARGUMENTS = 16  # of one call
 _MOST_STEPS = 1_000_000  # HRNet W48 with its optimizer takes 137,000
 _LONGEST_LINE = 1000  # reading a number from digits takes time by the square of their count
 
@@ -187,7 +188,8 @@ class _Machine:
         put_items(self.stack[-1], values)
 
     def call(self, function: Any, arguments: Any) -> None:
-        if not isinstance(function, Call) or type(arguments) is not tuple:
+        # Many calls with one long tuple would each copy it.
+        if not isinstance(function, Call) or type(arguments) is not tuple or len(arguments) > _MOST_ARGUMENTS:
             raise TypeError
         self.stack.append(function.make(*arguments))
 

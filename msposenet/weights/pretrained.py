@@ -8,11 +8,10 @@ from typing import Any
 
 from msposenet.errors import ConfigError
 from msposenet.models.zoo import get_model, model_info
-from msposenet.weights.arrays import get_arrays
-from msposenet.weights.cache import converted, find_file, keep
+from msposenet.weights.cache import find_file
 from msposenet.weights.files import find_weights
 from msposenet.weights.importing import fill, read_named
-from msposenet.weights.published import published, tags_for
+from msposenet.weights.published import tags_for
 from msposenet.weights.recognise import recognise
 
 _JOINTS = 17  # of a new head when neither the caller nor the file says how many
@@ -28,18 +27,20 @@ def pretrained_model(
     """The network `name` with the weights of `source`, float32 on the CPU.
 
     source: path of a `.pth`, `.safetensors` or `.params` file, a run or a checkpoint; a tag of published.py, whose file
-    is fetched once and kept as TAG-HASH.params; or True for the only published file of that network. Joints, head and
+    is fetched once; or True for the only published file of that network. Joints, head and
     construction options that are not given are the file's. A head that the file does not have, or has for other joints,
     is initialised afresh, with a warning that names it: it wants training.
 
     Raises ConfigError for an unknown or ambiguous name, CheckpointError for a damaged file or another network's.
     """
     tag = _only_tag(name) if source is True else str(source)
-    is_tag = tag in {row.tag for row in published()}
-    stored = converted(tag) if is_tag else None
-    path = find_weights(stored or find_file(tag))
+    path = find_weights(find_file(tag))
     named = read_named(path)
     found = recognise(named.arrays, str(path), named.layout)
+    maps = (found.num_joints or 0) * (3 if found.head == "offset" else 1)
+    if found.family == "hrnet" and num_joints and maps in (num_joints, 3 * num_joints):
+        # Maps may be joints or a third of them may; the caller knows.
+        found = recognise(named.arrays, str(path), named.layout, num_joints)
     same_family = found.family == model_info(name).family
     built = dict(found.options) if same_family and found.model == name else {}
     net = get_model(
@@ -51,8 +52,6 @@ def pretrained_model(
     filled, _ = fill(net, named, found, str(path), drop_head=True)
     if filled.reinitialised:
         warnings.warn(f"{path}: {filled.line()}", stacklevel=3)
-    elif is_tag and stored is None:
-        keep(tag, get_arrays(net))
     return net
 
 

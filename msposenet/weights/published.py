@@ -119,6 +119,8 @@ def _coco(
         settings += ("codec.centre=dark", "codec.decoder=dark")
     if height == 384:
         settings += ("data.input=[384,288]", "codec.sigma=3")
+    if kind == "_dark" and height == 384:
+        settings += ("codec.kernel=17",)  # mmpose 0.x: 11 for sigma 2, 17 for sigma 3
     family = rest.pop("family", "")
     return Published(
         tag=f"hrnet_w{width}_coco_{height}x{height * 3 // 4}{family}{kind}",

@@ -34,6 +34,7 @@ _LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 _LEGACY_PROTOCOL = 1001
 _MOST_COPIES = 4  # of a file's bytes that its tensors may take: half precision doubles, tensors may share values
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+_WRAPPINGS = {"module.": "DataParallel", "1.": "a half-precision wrapper, network_to_half"}
 
 
 class StateDict(dict):  # of str: np.ndarray
@@ -66,7 +67,7 @@ def read_state_dict(path: PathLike) -> StateDict:
             arrays = StateDict(read_safetensors(path, file, size))
         else:
             raise CheckpointError(f"{path}: {_what_it_looks_like(head)}")
-    arrays = _without_module(arrays)
+    arrays = _without_wrapping(arrays)
     if not arrays:
         raise CheckpointError(f"{path}: holds no tensors; save the network's state_dict()")
     _warn_not_finite(path, arrays)
@@ -243,10 +244,14 @@ def _spelled(place: tuple[str, ...]) -> str:
     return ".".join(f"{key:.60}" for key in place)
 
 
-def _without_module(arrays: StateDict) -> StateDict:
-    while arrays and all(name.startswith("module.") for name in arrays):
-        shorter = StateDict((name[len("module.") :], array) for name, array in arrays.items())
-        shorter.notes = (*arrays.notes, "`module.` (DataParallel) was taken off all names")
+def _without_wrapping(arrays: StateDict) -> StateDict:
+    """Without what DataParallel and the half-precision wrapper of HigherHRNet's program put before all names."""
+    while arrays:
+        prefix = next((prefix for prefix in _WRAPPINGS if all(name.startswith(prefix) for name in arrays)), None)
+        if prefix is None:
+            break
+        shorter = StateDict((name[len(prefix) :], array) for name, array in arrays.items())
+        shorter.notes = (*arrays.notes, f"`{prefix}` ({_WRAPPINGS[prefix]}) was taken off all names")
         arrays = shorter
     return arrays
 
