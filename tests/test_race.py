@@ -193,7 +193,12 @@ def test_threads_and_waiting_are_set(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_contender_outlives_the_benchmark(number, tmp_path):
     command = [sys.executable, str(TESTS / "racers.py"), str(tmp_path), "0.3"]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # A shell starts what it puts into the background with SIGINT ignored, and what we start would inherit that.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2 and all(map(alive, pids))
